@@ -1,0 +1,57 @@
+/* memory_map.h - the VM's memory as the device may address it.
+ *
+ * A map is immutable.  A change makes a new map; whoever holds the old one keeps it valid until
+ * it lets go.  A region is mapped (the VMM shared an fd) or remote (it did not; link.h moves the
+ * bytes by DMA requests).  Maps are made on the control reactor and used on any.
+ *
+ * A mapped file may shrink under us.  The access that finds out (SIGBUS) is given zeroes, and the
+ * region is remembered as lost: memory_map_is_lost().  Its user breaks its own function, nobody
+ * else is harmed.
+ */
+#ifndef LINK_MEMORY_MAP_H
+#define LINK_MEMORY_MAP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct error;
+struct memory_map;
+
+enum memory_access { MEMORY_READ = 1, MEMORY_WRITE = 2 };
+
+struct memory_region {
+	uint64_t iova;		/* bytes, first address in the device's DMA space */
+	uint64_t length;	/* bytes; iova + length does not wrap */
+	int      fd;		/* borrowed: the map keeps the mapping, not the fd; -1 = remote */
+	uint64_t fd_offset;	/* bytes */
+	unsigned access;	/* MEMORY_READ | MEMORY_WRITE */
+};
+
+/* All return a new map with one reference, or NULL with *e set: -EEXIST a region overlaps another,
+ * -EINVAL an address wraps or is not page-aligned in the file, or the file is shorter than the
+ * region, -ENOENT nothing to remove, or what mmap said. */
+struct memory_map *memory_map_create(struct error *e);
+struct memory_map *memory_map_add(const struct memory_map *old,
+				  const struct memory_region *region, struct error *e);
+struct memory_map *memory_map_remove(const struct memory_map *old,
+				     uint64_t iova, uint64_t length, struct error *e);
+
+struct memory_map *memory_map_hold(struct memory_map *m);
+void memory_map_release(struct memory_map *m);		/* NULL is ignored */
+
+/* Whether a mapped region has lost its file since.  One load; any thread. */
+bool memory_map_is_lost(const struct memory_map *m);
+
+/* How many regions, and each in order of iova (fd is -1: it is not kept). */
+unsigned memory_map_count(const struct memory_map *m);
+void memory_map_region(const struct memory_map *m, unsigned index, struct memory_region *to);
+
+/* Checks [iova, iova + length) for access and translates what is mapped into at
+ * most max entries of iov.  Crosses adjacent regions, never a gap.  Returns the
+ * number of entries, 0 when any byte is remote, -EFAULT when a byte is unmapped
+ * or access is denied, -E2BIG when max is too small. */
+int memory_map_translate(const struct memory_map *m, uint64_t iova, uint64_t length,
+			 enum memory_access access, struct iovec *iov, unsigned max);
+
+#endif

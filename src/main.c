@@ -1,0 +1,5 @@
+/* main.c - assembles the program, nothing else. */
+int main(void)
+{
+	return 0;
+}

@@ -1,0 +1,120 @@
+/* virtio_device.h - a virtio device as a host transport drives it.
+ *
+ * All functions run on the control reactor.  Those with a "done" change what queue reactors see;
+ * done runs on the control reactor once every queue has acknowledged, never before the call
+ * returns.  At most one such change is under way per device: the caller waits for done.
+ *
+ * A device outlives its transport's connections.  Addresses are I/O virtual addresses (iova), as
+ * the driver writes them into descriptors; a transport with other addresses translates first.
+ */
+#ifndef VIRTIO_VIRTIO_DEVICE_H
+#define VIRTIO_VIRTIO_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct dirty_log;
+struct error;
+struct memory_map;
+struct reactor;
+struct reactor_task;
+struct virtio_device;
+struct virtio_device_type;
+
+struct virtio_device_options {
+	const char *name;		/* "vda": in messages and counters; copied */
+	unsigned queues;		/* offered; 1.. */
+	uint16_t queue_size;		/* largest the driver may choose; power of two */
+	struct reactor *control;	/* borrowed for the device's life, as are the workers */
+	struct reactor **workers;	/* queue i lives on workers[i % worker_count]; copied */
+	unsigned worker_count;
+};
+
+/* state is the device type's own.  NULL with *e. */
+struct virtio_device *virtio_device_create(const struct virtio_device_type *type, void *state,
+					   const struct virtio_device_options *options,
+					   struct error *e);
+/* All queues are stopped.  NULL is ignored. */
+void virtio_device_free(struct virtio_device *d);
+
+void *virtio_device_state(const struct virtio_device *d);
+const char *virtio_device_name(const struct virtio_device *d);
+uint32_t virtio_device_id(const struct virtio_device *d);	/* virtio 1.3, section 5 */
+unsigned virtio_device_queue_count(const struct virtio_device *d);
+uint16_t virtio_device_queue_size_max(const struct virtio_device *d);
+size_t virtio_device_config_size(const struct virtio_device *d);
+struct reactor *virtio_device_control(const struct virtio_device *d);
+
+/* Offered features: the device type's and those of the rings.  accept: -EINVAL names the first
+ * feature that was not offered. */
+uint64_t virtio_device_features(const struct virtio_device *d);
+int virtio_device_accept(struct virtio_device *d, uint64_t features, struct error *e);
+uint64_t virtio_device_accepted(const struct virtio_device *d);
+
+uint8_t virtio_device_status(const struct virtio_device *d);
+void virtio_device_set_status(struct virtio_device *d, uint8_t status); /* 0 does not reset: see below */
+
+/* 0, or -EINVAL for a range outside the configuration space or a field that is read-only. */
+int virtio_device_config_read(struct virtio_device *d, size_t offset, void *to, size_t n);
+int virtio_device_config_write(struct virtio_device *d, size_t offset, const void *from, size_t n);
+
+/* fn runs on the control reactor when the device has changed its configuration space, or needs a
+ * reset (see virtio_device_status()).  One listener; NULL: none. */
+void virtio_device_set_listener(struct virtio_device *d, void (*config_changed)(void *arg), void *arg);
+/* For device types: tells the listener, at the end of the turn. */
+void virtio_device_config_changed(struct virtio_device *d);
+
+/* ---- queues ---- */
+
+struct virtio_queue_setup {
+	uint16_t size;			/* descriptors; power of two for split */
+	uint16_t available_index;	/* where to go on reading */
+	uint64_t descriptor_iova, driver_iova, device_iova;
+};
+
+/* Where the queue stands; valid while it is stopped. */
+struct virtio_queue_position {
+	uint16_t available_index, used_index;
+};
+
+/* While the queue is stopped; takes effect at the next start. */
+int virtio_queue_configure(struct virtio_device *d, unsigned index,
+			   const struct virtio_queue_setup *s, struct error *e);
+void virtio_queue_position(const struct virtio_device *d, unsigned index,
+			   struct virtio_queue_position *p);
+
+/* Any time.  The descriptors (eventfds) move to the queue; -1: none, the queue polls, or
+ * interrupts are masked. */
+void virtio_queue_give_kick(struct virtio_device *d, unsigned index, int fd);
+void virtio_queue_give_interrupt(struct virtio_device *d, unsigned index, int fd);
+void virtio_queue_give_error(struct virtio_device *d, unsigned index, int fd);
+
+/* Disabled queues take no requests.  Any time. */
+void virtio_queue_enable(struct virtio_device *d, unsigned index, bool on);
+
+/* In-flight tracking (vhost-user INFLIGHT_SHMFD): `region` is this queue's part of the shared
+ * buffer, of virtio_queue_inflight_size() bytes, borrowed until the queue is stopped; NULL: off.
+ * While the queue is stopped. */
+size_t virtio_queue_inflight_size(uint16_t queue_size);
+void virtio_queue_set_inflight(struct virtio_device *d, unsigned index, void *region);
+
+/* start: checks that the rings lie in memory; on failure done runs with *status set to -errno and
+ * the reason logged.  stop: drains what is in flight; afterwards the position is known. */
+void virtio_queue_start(struct virtio_device *d, unsigned index, int *status,
+			struct reactor_task *done);
+void virtio_queue_stop(struct virtio_device *d, unsigned index, struct reactor_task *done);
+bool virtio_queue_is_started(const struct virtio_device *d, unsigned index);
+
+/* Stops every queue and forgets features, status, queue set-up and eventfds; memory stays. */
+void virtio_device_reset(struct virtio_device *d, struct reactor_task *done);
+
+/* The device holds the map it is given.  done: no request uses the old map any more.  NULL: none. */
+void virtio_device_set_memory(struct virtio_device *d, struct memory_map *m,
+			      struct reactor_task *done);
+
+/* The log is borrowed; done: every queue has let go of the old one.  NULL: off. */
+void virtio_device_set_dirty_log(struct virtio_device *d, struct dirty_log *log,
+				 struct reactor_task *done);
+
+#endif
