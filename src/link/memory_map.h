@@ -16,6 +16,7 @@
 #include <sys/uio.h>
 
 struct error;
+struct link_remote;
 struct memory_map;
 
 enum memory_access { MEMORY_READ = 1, MEMORY_WRITE = 2 };
@@ -32,6 +33,12 @@ struct memory_region {
  * -EINVAL an address wraps or is not page-aligned in the file, or the file is shorter than the
  * region, -ENOENT nothing to remove, or what mmap said. */
 struct memory_map *memory_map_create(struct error *e);
+
+/* As memory_map_create(): regions without an fd are reached through remote (link_provider.h), which
+ * is borrowed and outlives every map made from this one. */
+struct memory_map *memory_map_create_remote(struct link_remote *remote, struct error *e);
+struct link_remote *memory_map_remote(const struct memory_map *m);	/* NULL: none */
+
 struct memory_map *memory_map_add(const struct memory_map *old,
 				  const struct memory_region *region, struct error *e);
 struct memory_map *memory_map_remove(const struct memory_map *old,
@@ -40,7 +47,8 @@ struct memory_map *memory_map_remove(const struct memory_map *old,
 struct memory_map *memory_map_hold(struct memory_map *m);
 void memory_map_release(struct memory_map *m);		/* NULL is ignored */
 
-/* Whether a mapped region has lost its file since.  One load; any thread. */
+/* Whether a mapped region has lost its file since.  Any thread; look at
+ * guarded_mapping_losses() first, which is one load. */
 bool memory_map_is_lost(const struct memory_map *m);
 
 /* How many regions, and each in order of iova (fd is -1: it is not kept). */
