@@ -28,19 +28,19 @@ enum storage_flag {
 	STORAGE_UNMAP = 1,	/* WRITE_ZEROES may deallocate */
 };
 
-/* Embedded at the start or inside the caller's request slot, which must give it
- * storage_io_size() bytes: what follows the struct is scratch space for the layers below. */
+/* Embedded at the end of the caller's request slot, which must give it storage_io_size() bytes at
+ * an address that is a multiple of 16: what follows the struct is scratch space for the layers
+ * below, and need not be cleared.  The caller fills in the fields up to iov_count, and done; from
+ * storage_submit() until done all of it belongs to the layers. */
 struct storage_io {
 	enum storage_operation operation;
 	unsigned flags;			/* enum storage_flag */
-	uint64_t offset, length;	/* bytes */
+	uint64_t offset, length;	/* bytes; 0 for FLUSH */
 	const struct iovec *iov;	/* READ, WRITE: borrowed until done; sums up to length */
 	unsigned iov_count;
 	int status;			/* 0 or -errno, set before done */
 	void (*done)(struct storage_io *io);
 	struct storage_io *next;	/* private: whoever holds it now */
-	struct storage_channel *channel;	/* private: where it completes */
-	uint64_t started_ns;		/* private */
 	_Alignas(16) unsigned char scratch[];
 };
 

@@ -1,9 +1,13 @@
 /* storage_provider.h - how to be a disk, or a filter in front of one.  The face for implementers;
- * start from storage/null.c and storage/delay.c.
+ * start from storage/null.c and storage/delay.c, and enter the table in storage/storage_list.c.
  *
  * A storage is a stack of layers: filters, then one provider.  Each layer has a state of its own
- * per storage, per channel and per io, of the sizes its table states; the funnel allocates all
- * three, zeroed, so the data path never does.
+ * per storage, per channel and per io, of the sizes its table states, aligned to 16 bytes, so the
+ * data path never allocates.  The funnel allocates the first two, zeroed, and frees them; the io
+ * state lies in the caller's slot, and what is in it at submit is left from an earlier request.
+ *
+ * From submit to completion the io belongs to the layers.  A filter may change its fields on the
+ * way down and must restore them on the way up.
  */
 #ifndef STORAGE_STORAGE_PROVIDER_H
 #define STORAGE_STORAGE_PROVIDER_H
@@ -15,14 +19,18 @@ struct storage_layer_channel;	/* the same, of one channel */
 struct storage_options;
 
 struct storage_provider {
-	const char *scheme;	/* "nbd": what stands before ":" (or "+" for a filter) */
+	/* What stands before ":" (or "+" for a filter).  A provider may have several names, with
+	 * spaces between, and a "+" in them: "nbd nbds nbd+unix"; see storage_options_scheme(). */
+	const char *scheme;
 	const char *summary;	/* one line */
-	const char *help;	/* "option=VALUE   what it does\n...", may be "" */
+	/* "option=VALUE   what it does\n...", may be "".  An option that does not stand here is
+	 * unknown: a URI that has it is refused before anything is opened. */
+	const char *help;
 	bool is_filter;
 	size_t state_size, channel_size, io_size;	/* bytes */
 
-	/* Control thread.  Provider: fill in *limits.  Filter: the layer below is open, *limits is
-	 * its; change what differs.  On error close() is not called. */
+	/* Control thread.  Provider: fill in *limits, which is all zero.  Filter: the layer below
+	 * is open, *limits is its; change what differs.  On error close() is not called. */
 	int (*open)(struct storage_layer *l, const struct storage_options *o,
 		    struct storage_limits *limits, struct error *e);
 	void (*close)(struct storage_layer *l);
@@ -35,8 +43,9 @@ struct storage_provider {
 	int (*channel_open)(struct storage_layer_channel *ch, struct error *e);
 	void (*channel_close)(struct storage_layer_channel *ch);
 
-	/* The contract is checked once, in storage.c, for all layers: range, alignment, read_only,
-	 * operation supported, sizes within limits.  A layer assumes it. */
+	/* The contract is checked once, in storage_channel.c, for all layers: range, alignment,
+	 * read_only, operation supported, sizes within limits, length not 0 unless FLUSH.  A layer
+	 * assumes it.  FLUSH arrives only when limits.volatile_cache. */
 	void (*submit)(struct storage_layer_channel *ch, struct storage_io *io);
 
 	/* May be NULL: status passes upward unseen.  Filters only: the layer below has completed io;
@@ -47,7 +56,10 @@ struct storage_provider {
 void *storage_layer_state(struct storage_layer *l);
 const char *storage_layer_name(const struct storage_layer *l);	/* "vda" */
 struct reactor *storage_layer_control(const struct storage_layer *l);
-void storage_layer_resized(struct storage_layer *l, uint64_t size);	/* control thread */
+
+/* Control thread.  The disk has size bytes from now on, rounded down to whole blocks; the user's
+ * listener runs at the end of the turn.  Requests already below are the provider's to fail. */
+void storage_layer_resized(struct storage_layer *l, uint64_t size);
 
 void *storage_channel_state(struct storage_layer_channel *ch);
 void *storage_channel_layer_state(struct storage_layer_channel *ch);	/* of its layer */
@@ -64,12 +76,16 @@ void storage_forward(struct storage_layer_channel *ch, struct storage_io *io);
 
 /* ---- options: what stands in the URI ---- */
 
-/* The part between the scheme and "?", undecoded ("//host/export", "/path"), and the original. */
-const char *storage_options_rest(const struct storage_options *o);
+/* Valid during open(): which of the provider's names was used ("nbd+unix"), and the whole URI as
+ * it was given, filters and their options included. */
+const char *storage_options_scheme(const struct storage_options *o);
 const char *storage_options_uri(const struct storage_options *o);
 bool storage_options_read_only(const struct storage_options *o);
 
-/* A decoded query value, or NULL.  Reading marks it as known. */
+/* Valid as long as the layer: the part between the scheme and "?" ("//host/export", "/path"), as
+ * written and percent-decoded; a decoded query value, or NULL. */
+const char *storage_options_rest(const struct storage_options *o);
+const char *storage_options_path(const struct storage_options *o);
 const char *storage_options_text(const struct storage_options *o, const char *name);
 
 /* Store a parsed value, or leave *to alone when the option is absent.  Size takes K, M, G, T
@@ -80,5 +96,10 @@ int storage_options_number(const struct storage_options *o, const char *name, ui
 			   struct error *e);
 int storage_options_duration(const struct storage_options *o, const char *name, uint64_t *to_ns,
 			     struct error *e);
+int storage_options_switch(const struct storage_options *o, const char *name, bool *to,
+			   struct error *e);	/* "on" or "off" */
+
+/* The option "block-size": a power of two from 512 to 65536; 512 when it is absent. */
+int storage_options_block_size(const struct storage_options *o, uint32_t *to, struct error *e);
 
 #endif
