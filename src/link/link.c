@@ -9,7 +9,7 @@
 #include "base/bytes.h"
 #include "link/dirty_log.h"
 #include "link/link_provider.h"
-#include "link/memory_map_remote.h"
+#include "link/memory_map.h"
 #include "reactor/reactor.h"
 
 static const struct counter_field fields[] = {
@@ -41,8 +41,8 @@ void link_close(struct link *l)
 /* What has been stored so far is marked, even if the rest fails. */
 static void mark(struct link_transfer *t)
 {
-	if (t->write && t->log && t->finished)
-		dirty_log_mark(t->log, t->iova, t->finished);
+	if (t->log && *t->log && t->finished)
+		dirty_log_mark(*t->log, t->iova, t->finished);
 }
 
 /* Begins with what lies in the region at the present place: a copy, or a provider's transfer. */
@@ -116,7 +116,7 @@ int link_read(struct link *l, const struct memory_map *m, struct link_transfer *
 	return transfer_begin(l, m, t);
 }
 
-int link_write(struct link *l, const struct memory_map *m, struct dirty_log *log,
+int link_write(struct link *l, const struct memory_map *m, struct dirty_log *const *log,
 	       struct link_transfer *t)
 {
 	t->write = true;

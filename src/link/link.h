@@ -52,7 +52,7 @@ struct link_transfer {		/* embedded in its owner */
 	struct reactor *reactor;
 	struct link *link;
 	const struct memory_map *map;	/* the caller keeps it until done */
-	struct dirty_log *log;
+	struct dirty_log *const *log;
 	uint32_t finished;	/* bytes transferred before the part under way */
 	uint32_t part;		/* bytes of the part under way */
 	uint8_t write;
@@ -60,10 +60,10 @@ struct link_transfer {		/* embedded in its owner */
 };
 
 /* Reads or writes one contiguous range of the VM's memory: LINK_DONE, LINK_PENDING, or -EFAULT for
- * a range that is not in the map or may not be accessed so.  A write marks the pages in log (may
- * be NULL) after the bytes are stored. */
+ * a range that is not in the map or may not be accessed so.  A write marks the pages in *log, as
+ * it is when the bytes have been stored (NULL: no log). */
 int link_read(struct link *l, const struct memory_map *m, struct link_transfer *t);
-int link_write(struct link *l, const struct memory_map *m, struct dirty_log *log,
+int link_write(struct link *l, const struct memory_map *m, struct dirty_log *const *log,
 	       struct link_transfer *t);
 
 static inline void link_count_read(struct link *l, enum link_purpose purpose, unsigned transfers,

@@ -10,7 +10,6 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "link/guarded_mapping.h"
-#include "link/memory_map_remote.h"
 
 /* One mmap, shared by every map that has the region. */
 struct region_mapping {
@@ -230,25 +229,24 @@ uint64_t memory_map_part(const struct memory_map *m, uint64_t iova, uint64_t len
 	return minimum_u64(length, r->public.length - (iova - r->public.iova));
 }
 
-int memory_map_translate(const struct memory_map *m, uint64_t iova, uint64_t length,
-			 enum memory_access access, struct iovec *iov, unsigned max)
+void *memory_map_contiguous(const struct memory_map *m, uint64_t iova, uint64_t length,
+			    enum memory_access access, bool *remote)
 {
-	bool remote = false;
-	unsigned n = 0;
+	void *host;
+	bool first = true;
 
+	*remote = false;
 	while (length) {
-		void *host;
 		uint64_t part = memory_map_part(m, iova, length, access, &host);
 
 		if (!part)
-			return -EFAULT;
-		remote |= !host;
-		if (!remote && n == max)
-			return -E2BIG;
-		if (!remote)
-			iov[n++] = (struct iovec){ host, part };
+			return NULL;
+		if (first && part == length && host)
+			return host;
+		first = false;
 		iova += part;
 		length -= part;
 	}
-	return remote ? 0 : (int)n;
+	*remote = true;
+	return NULL;
 }

@@ -13,7 +13,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/uio.h>
 
 struct error;
 struct link_remote;
@@ -55,11 +54,14 @@ bool memory_map_is_lost(const struct memory_map *m);
 unsigned memory_map_count(const struct memory_map *m);
 void memory_map_region(const struct memory_map *m, unsigned index, struct memory_region *to);
 
-/* Checks [iova, iova + length) for access and translates what is mapped into at
- * most max entries of iov.  Crosses adjacent regions, never a gap.  Returns the
- * number of entries, 0 when any byte is remote, -EFAULT when a byte is unmapped
- * or access is denied, -E2BIG when max is too small. */
-int memory_map_translate(const struct memory_map *m, uint64_t iova, uint64_t length,
-			 enum memory_access access, struct iovec *iov, unsigned max);
+/* How many bytes of [iova, iova + length) the region at iova holds, and in *host where they are;
+ * NULL: remote.  0: nothing there, or access denied.  length > 0. */
+uint64_t memory_map_part(const struct memory_map *m, uint64_t iova, uint64_t length,
+			 enum memory_access access, void **host);
+
+/* The address of [iova, iova + length) in our process.  NULL: some byte is remote, unmapped or
+ * denied, or the range crosses regions; *remote tells whether the link can reach it all the same. */
+void *memory_map_contiguous(const struct memory_map *m, uint64_t iova, uint64_t length,
+			    enum memory_access access, bool *remote);
 
 #endif

@@ -94,10 +94,10 @@ void virtio_queue_give_error(struct virtio_device *d, unsigned index, int fd);
 void virtio_queue_enable(struct virtio_device *d, unsigned index, bool on);
 
 /* In-flight tracking (vhost-user INFLIGHT_SHMFD): `region` is this queue's part of the shared
- * buffer, of virtio_queue_inflight_size() bytes, borrowed until the queue is stopped; NULL: off.
- * While the queue is stopped. */
+ * buffer, at least virtio_queue_inflight_size(its size) bytes (checked at start), borrowed until the
+ * queue is stopped; NULL: off.  While the queue is stopped. */
 size_t virtio_queue_inflight_size(uint16_t queue_size);
-void virtio_queue_set_inflight(struct virtio_device *d, unsigned index, void *region);
+void virtio_queue_set_inflight(struct virtio_device *d, unsigned index, void *region, size_t bytes);
 
 /* start: checks that the rings lie in memory; on failure done runs with *status set to -errno and
  * the reason logged.  stop: drains what is in flight; afterwards the position is known. */

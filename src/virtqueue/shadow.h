@@ -1,0 +1,176 @@
+/* shadow.h - what a virtqueue keeps in its own memory: shared by the files of this room.
+ *
+ *   virtqueue.c   the life of a queue, and the public funnel
+ *   descriptor.c  chains of descriptors copied into a list of segments
+ *   split_ring.c  available and used ring of mapped memory (virtio 1.3, 2.7)
+ *   inflight.c    the region that survives us (vhost-user INFLIGHT_SHMFD)
+ *   fetch.c       remote memory: rings, descriptors, header and payload on their way to us
+ *   deliver.c     remote memory: payload, status and used elements on their way back
+ *
+ * Indexes run freely and wrap at 65536, as in the ring.  In order:
+ *   used_index <= available_index (popped) <= fetched_index (on its way) <= seen_index
+ */
+#ifndef VIRTQUEUE_SHADOW_H
+#define VIRTQUEUE_SHADOW_H
+
+#include <linux/virtio_ring.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "base/counter.h"
+#include "link/link.h"
+#include "link/memory_map.h"
+#include "virtqueue/virtqueue.h"
+
+enum {
+	INLINE_SEGMENTS = 4,	/* payload entries kept in the slot itself */
+	SEGMENTS_MIN = 256,	/* every queue takes chains of this many descriptors, however small */
+	CHAIN_REMOTE = 1,	/* an answer: some of the chain's memory is not mapped */
+};
+
+/* Memory as it was when a request began.  At most two are in use: the present and the last. */
+struct map_epoch {
+	struct memory_map *map;		/* held while users > 0 or present */
+	unsigned users;			/* chains out and transfers under way */
+	void (*released)(void *arg);	/* NULL: nobody waits */
+};
+
+struct remote_chain;
+struct remote_queue;
+
+/* Everything about one chain, by its head.  The large arrays are allocated once per queue and
+ * touched only by chains that need them. */
+struct chain_slot {
+	struct virtqueue_chain chain;
+	uint8_t *status;		/* in mapped guest memory; NULL: none, or remote */
+	uint64_t status_iova;
+	struct map_epoch *epoch;	/* NULL: the slot is free */
+	struct remote_chain *remote;	/* owned; NULL until the chain is first fetched remotely */
+	bool is_remote;			/* of the chain that is out */
+	uint16_t segments;		/* entries used of iov and iova */
+	uint16_t iov_max;
+	struct iovec *iov;		/* inline_iov, or the slot's part of the large array */
+	uint64_t *iova;			/* guest addresses beside iov, kept for the dirty log */
+	struct iovec inline_iov[INLINE_SEGMENTS];
+	uint64_t inline_iova[INLINE_SEGMENTS];
+	uint8_t header[VIRTQUEUE_HEADER_MAX];
+};
+
+/* A chain that a former process had taken, and when. */
+struct resubmission {
+	uint64_t counter;
+	uint16_t head;
+};
+
+struct virtqueue_numbers {
+	uint64_t chains, indirect_chains, syncs, empty_syncs;
+	uint64_t interrupts_sent, interrupts_suppressed;
+	uint64_t flushes, resubmitted, broken;
+};
+
+struct virtqueue {
+	/* Where the rings are; NULL: remote. */
+	const struct vring_desc *descriptors;
+	struct vring_avail *available;
+	struct vring_used *used;
+
+	uint16_t size, mask;
+	uint16_t available_index, fetched_index, seen_index;
+	uint16_t used_index;		/* next used element to fill */
+	uint16_t published_index;	/* what the driver sees */
+	bool event_index, indirect, listening, started;
+	int interrupt;			/* borrowed; -1: none */
+	struct map_epoch *epoch;	/* the present one */
+	struct chain_slot *slots;	/* owned, size_max */
+	uint16_t *heads;		/* owned, size_max: shadow of the available ring */
+	struct dirty_log *log;		/* borrowed; NULL: off */
+	struct inflight *inflight;	/* borrowed; NULL: off */
+	uint64_t inflight_counter;	/* the last one given to a chain */
+	struct virtqueue_numbers numbers;
+
+	/* Rarely touched. */
+	struct map_epoch epochs[2];
+	struct virtqueue_options options;
+	struct virtqueue_setup setup;
+	char name[64];
+	unsigned losses_seen;		/* of guarded mappings, process-wide */
+	unsigned segments_max;
+	struct iovec *large_iov;	/* owned, size_max * segments_max */
+	uint64_t *large_iova;
+	struct vring_desc *walk;	/* owned, segments_max: the chain being parsed */
+	struct resubmission *resubmit;	/* owned, size_max: to hand out before the ring's heads */
+	unsigned resubmit_count, resubmit_next;
+	struct remote_queue *remote;	/* owned; NULL until needed */
+	const char *reason;		/* static; NULL: not broken */
+	struct link link;
+	struct counter_group group;
+	struct reactor *reactor;
+};
+
+/* virtqueue.c */
+int virtqueue_break(struct virtqueue *q, const char *reason);	/* -EPROTO */
+void epoch_put(struct virtqueue *q, struct map_epoch *epoch);	/* one user less */
+struct chain_slot *slot_take(struct virtqueue *q, unsigned head);	/* NULL: the queue is broken */
+void slot_free(struct virtqueue *q, struct chain_slot *s);
+/* Appends one payload entry.  False: too many. */
+bool slot_append(struct virtqueue *q, struct chain_slot *s, void *host, uint64_t iova,
+		 uint64_t length, bool writable);
+
+void chain_taken(struct virtqueue *q, struct chain_slot *s);
+/* The two things that a returned chain over mapped memory needs beside its used element. */
+void virtqueue_mark_payload(struct virtqueue *q, const struct chain_slot *s, uint64_t written);
+void virtqueue_store_status(struct virtqueue *q, struct chain_slot *s, uint8_t status);
+
+/* What the driver is told: all that was written, and the status behind it if nothing is missing
+ * between (virtio 1.3, 2.7.8.2: at least so many bytes from the start). */
+static inline uint32_t virtqueue_used_length(const struct chain_slot *s, uint64_t written)
+{
+	return written + (s->chain.has_status && written == s->chain.writable_bytes);
+}
+
+/* descriptor.c: copies the chain at head into out (each descriptor read once) and checks its form.
+ * Entries, or -EPROTO with *reason.  If the last entry has VRING_DESC_F_INDIRECT the rest of the
+ * chain is in that table. */
+int descriptor_walk(const struct vring_desc *table, unsigned entries, unsigned head,
+		    struct vring_desc *out, unsigned max, const char **reason);
+/* Checks what both walks found: order, sum.  0 or -EPROTO. */
+int descriptor_check(const struct vring_desc *list, unsigned count, const char **reason);
+/* Checks an indirect descriptor.  The entries of its table, or -EPROTO. */
+int descriptor_table_entries(const struct virtqueue *q, const struct vring_desc *d,
+			     const char **reason);
+
+/* split_ring.c */
+int split_ring_locate(struct virtqueue *q, const struct memory_map *map);
+int split_ring_sync(struct virtqueue *q);	/* copies new heads; 0 or -errno */
+int split_ring_chain(struct virtqueue *q, struct chain_slot *s, unsigned head);
+void split_ring_put_used(struct virtqueue *q, unsigned id, uint32_t length);
+void split_ring_publish(struct virtqueue *q);
+bool split_ring_wants_interrupt(struct virtqueue *q, uint16_t old);
+bool split_ring_listen(struct virtqueue *q);
+void split_ring_mute(struct virtqueue *q);
+void virtqueue_interrupt(struct virtqueue *q);
+
+/* inflight.c */
+int inflight_recover(struct virtqueue *q, void *region, size_t bytes, struct error *e);
+void inflight_take(struct virtqueue *q, unsigned head);
+void inflight_return(struct virtqueue *q, unsigned head);
+void inflight_publish(struct virtqueue *q);
+
+/* fetch.c */
+int fetch_sync(struct virtqueue *q);
+int fetch_pop(struct virtqueue *q, struct virtqueue_chain **c);
+bool fetch_is_busy(const struct virtqueue *q);	/* something is on its way */
+bool fetch_has_chains(const struct virtqueue *q);	/* not popped yet, here or on their way */
+/* Mapped ring, remote payload.  again: left by a former process. */
+int fetch_chain(struct virtqueue *q, unsigned head, bool again);
+bool fetch_is_ready(const struct virtqueue *q);	/* the next chain can be popped */
+void fetch_forget(struct virtqueue *q);		/* drops chains that were not popped */
+void remote_queue_free(struct virtqueue *q);
+
+/* deliver.c */
+void deliver_push(struct virtqueue *q, struct chain_slot *s, uint64_t written, uint8_t status);
+void deliver_flush(struct virtqueue *q);
+bool deliver_is_busy(const struct virtqueue *q);
+
+#endif

@@ -1,0 +1,526 @@
+/* virtqueue.c - the life of a queue, its request slots, and the public funnel.
+ *
+ * What is particular to a ring's layout is in split_ring.c, what is particular to memory that is
+ * not mapped in fetch.c and deliver.c.  A request takes the slow way (fetch, deliver) only if some
+ * of its memory is remote; requests behind it wait for it, so that order is kept.
+ */
+#include "virtqueue/virtqueue.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "link/dirty_log.h"
+#include "link/guarded_mapping.h"
+#include "virtqueue/shadow.h"
+
+static const struct counter_field fields[] = {
+	{ "chains", offsetof(struct virtqueue_numbers, chains) },
+	{ "indirect_chains", offsetof(struct virtqueue_numbers, indirect_chains) },
+	{ "syncs", offsetof(struct virtqueue_numbers, syncs) },
+	{ "empty_syncs", offsetof(struct virtqueue_numbers, empty_syncs) },
+	{ "interrupts_sent", offsetof(struct virtqueue_numbers, interrupts_sent) },
+	{ "interrupts_suppressed", offsetof(struct virtqueue_numbers, interrupts_suppressed) },
+	{ "flushes", offsetof(struct virtqueue_numbers, flushes) },
+	{ "resubmitted", offsetof(struct virtqueue_numbers, resubmitted) },
+	{ "broken", offsetof(struct virtqueue_numbers, broken) },
+};
+
+/* ---- memory maps ---- */
+
+static void epoch_release(struct virtqueue *q, struct map_epoch *epoch)
+{
+	void (*released)(void *) = epoch->released;
+
+	memory_map_release(epoch->map);
+	epoch->map = NULL;
+	epoch->released = NULL;
+	if (released)
+		released(q->options.arg);
+}
+
+void epoch_put(struct virtqueue *q, struct map_epoch *epoch)
+{
+	if (unlikely(!--epoch->users && epoch != q->epoch))
+		epoch_release(q, epoch);
+}
+
+/* ---- slots ---- */
+
+static void slots_lay_out(struct virtqueue *q)
+{
+	for (unsigned i = 0; i < q->options.size_max; i++) {
+		struct chain_slot *s = &q->slots[i];
+
+		s->chain.id = i;
+		s->chain.header = s->header;
+		s->iov = s->inline_iov;
+		s->iova = s->inline_iova;
+		s->iov_max = INLINE_SEGMENTS;
+	}
+}
+
+struct chain_slot *slot_take(struct virtqueue *q, unsigned head)
+{
+	struct chain_slot *s = &q->slots[head];
+
+	if (unlikely(s->epoch)) {
+		virtqueue_break(q, "the driver made a descriptor available that is still in use");
+		return NULL;
+	}
+	s->epoch = q->epoch;
+	q->epoch->users++;
+	s->segments = 0;
+	s->status = NULL;
+	s->is_remote = false;
+	s->chain.readable = s->chain.writable = 0;
+	s->chain.readable_bytes = s->chain.writable_bytes = 0;
+	s->chain.header_bytes = 0;
+	s->chain.has_status = false;
+	return s;
+}
+
+void slot_free(struct virtqueue *q, struct chain_slot *s)
+{
+	struct map_epoch *epoch = s->epoch;
+
+	s->epoch = NULL;
+	epoch_put(q, epoch);
+}
+
+/* Beyond the inline entries the slot moves to its part of the large arrays, for good. */
+static void slot_grow(struct virtqueue *q, struct chain_slot *s)
+{
+	size_t at = (size_t)s->chain.id * q->segments_max;
+
+	memcpy(q->large_iov + at, s->iov, s->segments * sizeof(*s->iov));
+	memcpy(q->large_iova + at, s->iova, s->segments * sizeof(*s->iova));
+	s->iov = q->large_iov + at;
+	s->iova = q->large_iova + at;
+	s->iov_max = q->segments_max;
+}
+
+bool slot_append(struct virtqueue *q, struct chain_slot *s, void *host, uint64_t iova,
+		 uint64_t length, bool writable)
+{
+	if (unlikely(s->segments == s->iov_max)) {
+		if (s->iov_max == q->segments_max)
+			return false;
+		slot_grow(q, s);
+	}
+	s->iov[s->segments] = (struct iovec){ host, length };
+	s->iova[s->segments++] = iova;
+	if (writable) {
+		s->chain.writable++;
+		s->chain.writable_bytes += length;
+	} else {
+		s->chain.readable++;
+		s->chain.readable_bytes += length;
+	}
+	return true;
+}
+
+/* ---- changes of memory ---- */
+
+int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map, void (*released)(void *arg))
+{
+	struct map_epoch *old = q->epoch;
+	struct map_epoch *new = &q->epochs[old == &q->epochs[0]];
+
+	assert(!new->map); /* one change at a time */
+	new->map = memory_map_hold(map);
+	q->epoch = new;
+	old->released = released;
+	if (!old->users)
+		epoch_release(q, old);
+	if (split_ring_locate(q, map)) {
+		virtqueue_break(q, "a ring does not lie in the new memory map");
+		return -EFAULT;
+	}
+	return 0;
+}
+
+/* A file behind the map has shrunk: what we read from now on is not the driver's. */
+static bool memory_is_lost(struct virtqueue *q)
+{
+	unsigned losses = guarded_mapping_losses();
+
+	if (likely(losses == q->losses_seen))
+		return false;
+	q->losses_seen = losses;
+	return memory_map_is_lost(q->epoch->map);
+}
+
+/* ---- life ---- */
+
+static int allocate(struct virtqueue *q)
+{
+	size_t size = q->options.size_max;
+
+	q->segments_max = size > SEGMENTS_MIN ? size : SEGMENTS_MIN;
+	q->slots = calloc(size, sizeof(*q->slots));
+	q->heads = calloc(size, sizeof(*q->heads));
+	q->resubmit = calloc(size, sizeof(*q->resubmit));
+	q->walk = calloc(q->segments_max, sizeof(*q->walk));
+	q->large_iov = calloc(size * q->segments_max, sizeof(*q->large_iov));
+	q->large_iova = calloc(size * q->segments_max, sizeof(*q->large_iova));
+	return q->slots && q->heads && q->resubmit && q->walk && q->large_iov && q->large_iova ?
+		       0 :
+		       -ENOMEM;
+}
+
+static void deallocate(struct virtqueue *q)
+{
+	free(q->slots);
+	free(q->heads);
+	free(q->resubmit);
+	free(q->walk);
+	free(q->large_iov);
+	free(q->large_iova);
+	free(q);
+}
+
+struct virtqueue *virtqueue_create(const struct virtqueue_options *options, struct error *e)
+{
+	struct virtqueue *q = calloc(1, sizeof(*q));
+
+	assert(options->header_size <= VIRTQUEUE_HEADER_MAX);
+	if (!q)
+		goto no_memory;
+	q->options = *options;
+	q->interrupt = -1;
+	q->epoch = &q->epochs[0];
+	snprintf(q->name, sizeof(q->name), "%s", options->name);
+	if (allocate(q)) {
+		deallocate(q);
+		goto no_memory;
+	}
+	slots_lay_out(q);
+	link_open(&q->link, q->name);
+	q->group = (struct counter_group){ .room = "virtqueue", .fields = fields,
+					   .count = ARRAY_LENGTH(fields), .values = &q->numbers };
+	memcpy(q->group.name, q->name, sizeof(q->group.name));
+	counter_group_add(&q->group);
+	return q;
+no_memory:
+	error_set(e, -ENOMEM, "queue of %u descriptors: out of memory", options->size_max);
+	return NULL;
+}
+
+void virtqueue_free(struct virtqueue *q)
+{
+	if (!q)
+		return;
+	assert(!q->started);
+	remote_queue_free(q);
+	counter_group_remove(&q->group);
+	link_close(&q->link);
+	deallocate(q);
+}
+
+static int check_setup(const struct virtqueue *q, const struct virtqueue_setup *s, struct error *e)
+{
+	if (!is_power_of_two(s->size) || s->size > q->options.size_max)
+		return error_set(e, -EINVAL, "size %u is not a power of two up to %u", s->size,
+				 q->options.size_max);
+	/* virtio 1.3, 2.7: alignment of the three parts */
+	if (s->descriptor_iova % 16 || s->driver_iova % 2 || s->device_iova % 4)
+		return error_set(e, -EINVAL, "rings at 0x%llx, 0x%llx, 0x%llx are not aligned",
+				 (unsigned long long)s->descriptor_iova,
+				 (unsigned long long)s->driver_iova,
+				 (unsigned long long)s->device_iova);
+	return 0;
+}
+
+static void begin_at(struct virtqueue *q, const struct virtqueue_setup *s)
+{
+	q->setup = *s;
+	q->size = s->size;
+	q->mask = s->size - 1;
+	q->event_index = s->features & (1ull << VIRTIO_RING_F_EVENT_IDX);
+	q->indirect = s->features & (1ull << VIRTIO_RING_F_INDIRECT_DESC);
+	q->available_index = q->fetched_index = q->seen_index = s->available_index;
+	q->used_index = q->published_index = s->available_index;
+	q->resubmit_count = q->resubmit_next = 0;
+	q->inflight = NULL;
+	q->reason = NULL;
+	q->losses_seen = guarded_mapping_losses();
+}
+
+/* What the driver sees as used is the truth; a former process may have ended behind it. */
+static int take_over(struct virtqueue *q, struct error *e)
+{
+	int err;
+
+	if (q->used)
+		q->used_index = q->published_index =
+			__atomic_load_n(&q->used->idx, __ATOMIC_ACQUIRE);
+	if (!q->setup.inflight)
+		return 0;
+	err = inflight_recover(q, q->setup.inflight, q->setup.inflight_bytes, e);
+	if (err)
+		return err;
+	q->available_index = q->used_index + q->resubmit_count;
+	q->fetched_index = q->seen_index = q->available_index;
+	counter_add(&q->numbers.resubmitted, q->resubmit_count);
+	return 0;
+}
+
+int virtqueue_start(struct virtqueue *q, struct reactor *r, const struct virtqueue_setup *setup,
+		    struct memory_map *map, struct error *e)
+{
+	int err = check_setup(q, setup, e);
+
+	assert(!q->started);
+	if (err)
+		return err;
+	begin_at(q, setup);
+	q->reactor = q->link.reactor = r;
+	if (split_ring_locate(q, map) || memory_map_is_lost(map))
+		return error_set(e, -EFAULT, "rings at 0x%llx, 0x%llx, 0x%llx are not in memory",
+				 (unsigned long long)setup->descriptor_iova,
+				 (unsigned long long)setup->driver_iova,
+				 (unsigned long long)setup->device_iova);
+	err = take_over(q, e);
+	if (err)
+		return err;
+	q->epoch->map = memory_map_hold(map);
+	q->started = true;
+	q->listening = true;
+	return 0;
+}
+
+void virtqueue_stop(struct virtqueue *q)
+{
+	assert(q->started);
+	fetch_forget(q);
+	for (unsigned i = 0; i < 2; i++) {
+		assert(!q->epochs[i].users);
+		if (q->epochs[i].map)
+			epoch_release(q, &q->epochs[i]);
+	}
+	q->inflight = NULL;
+	q->started = false;
+}
+
+void virtqueue_position(const struct virtqueue *q, uint16_t *available, uint16_t *used)
+{
+	*available = q->available_index;
+	*used = q->used_index;
+}
+
+bool virtqueue_is_settled(const struct virtqueue *q)
+{
+	return q->used_index == q->published_index && !fetch_is_busy(q) && !deliver_is_busy(q);
+}
+
+void virtqueue_set_log(struct virtqueue *q, struct dirty_log *log)
+{
+	q->log = log;
+}
+
+/* An interrupt may have got lost between an old descriptor and the new one: one more is harmless,
+ * one too few hangs the driver. */
+void virtqueue_set_interrupt(struct virtqueue *q, int fd)
+{
+	q->interrupt = fd;
+	if (fd >= 0 && q->started)
+		virtqueue_interrupt(q);
+}
+
+bool virtqueue_is_remote(const struct virtqueue *q)
+{
+	return !q->used || !q->available || !q->descriptors;
+}
+
+const char *virtqueue_reason(const struct virtqueue *q)
+{
+	return q->reason;
+}
+
+int virtqueue_break(struct virtqueue *q, const char *reason)
+{
+	if (!q->reason) {
+		q->reason = reason;
+		counter_add(&q->numbers.broken, 1);
+	}
+	return -EPROTO;
+}
+
+/* ---- the data path ---- */
+
+int virtqueue_sync(struct virtqueue *q)
+{
+	int err;
+
+	if (unlikely(q->reason))
+		return -EPROTO;
+	if (unlikely(memory_is_lost(q)))
+		return virtqueue_break(q, "a file behind the guest's memory has shrunk");
+	if (unlikely(virtqueue_is_remote(q)))
+		return fetch_sync(q);
+	err = split_ring_sync(q);
+	if (unlikely(err))
+		return err;
+	if (unlikely(fetch_has_chains(q)))
+		return fetch_is_ready(q);
+	return q->seen_index != q->available_index || q->resubmit_next != q->resubmit_count;
+}
+
+/* The next head: first what a former process left in flight, then the ring's.  False: none. */
+static bool next_head(struct virtqueue *q, unsigned *head)
+{
+	if (unlikely(q->resubmit_next != q->resubmit_count)) {
+		*head = q->resubmit[q->resubmit_next].head;
+		return true;
+	}
+	if (q->fetched_index == q->seen_index)
+		return false;
+	*head = q->heads[q->fetched_index & q->mask];
+	return true;
+}
+
+static void head_done(struct virtqueue *q)
+{
+	if (unlikely(q->resubmit_next != q->resubmit_count)) {
+		q->resubmit_next++;
+		return;
+	}
+	q->fetched_index++;
+	q->available_index++;
+}
+
+void chain_taken(struct virtqueue *q, struct chain_slot *s)
+{
+	counter_add(&q->numbers.chains, 1);
+	if (q->inflight)
+		inflight_take(q, s->chain.id);
+	s->chain.iov = s->iov;
+}
+
+/* Some of the chain's memory is remote: it and all that follow go through fetch.c, in order. */
+static int pop_remote(struct virtqueue *q, struct chain_slot *s, struct virtqueue_chain **c)
+{
+	unsigned head;
+
+	slot_free(q, s);
+	while (next_head(q, &head)) {
+		bool again = q->resubmit_next != q->resubmit_count;
+		int err = fetch_chain(q, head, again);
+
+		if (err)
+			return err;
+		if (again)
+			q->resubmit_next++;
+		else
+			q->fetched_index++;
+	}
+	return fetch_pop(q, c);
+}
+
+int virtqueue_pop(struct virtqueue *q, struct virtqueue_chain **c)
+{
+	struct chain_slot *s;
+	unsigned head;
+	int answer;
+
+	if (unlikely(q->reason))
+		return -EPROTO;
+	if (unlikely(fetch_has_chains(q)))
+		return fetch_pop(q, c);
+	if (!next_head(q, &head))
+		return 0;
+	if (unlikely(head >= q->size))
+		return virtqueue_break(q, "the available ring names a descriptor beyond the queue");
+	s = slot_take(q, head);
+	if (unlikely(!s))
+		return -EPROTO;
+	answer = split_ring_chain(q, s, head);
+	if (unlikely(answer == CHAIN_REMOTE))
+		return pop_remote(q, s, c);
+	if (unlikely(answer < 0)) {
+		slot_free(q, s);
+		return answer;
+	}
+	head_done(q);
+	chain_taken(q, s);
+	*c = &s->chain;
+	return 1;
+}
+
+/* Marks the first `written` bytes of the writable part. */
+void virtqueue_mark_payload(struct virtqueue *q, const struct chain_slot *s, uint64_t written)
+{
+	if (!q->log)
+		return;
+	for (unsigned i = s->chain.readable; i < s->segments && written; i++) {
+		uint64_t part = minimum_u64(written, s->iov[i].iov_len);
+
+		dirty_log_mark(q->log, s->iova[i], part);
+		written -= part;
+	}
+}
+
+void virtqueue_store_status(struct virtqueue *q, struct chain_slot *s, uint8_t status)
+{
+	*s->status = status;
+	link_count_write(&q->link, LINK_PAYLOAD, 1, 1);
+	if (unlikely(q->log))
+		dirty_log_mark(q->log, s->status_iova, 1);
+}
+
+void virtqueue_push(struct virtqueue *q, struct virtqueue_chain *c, uint64_t written,
+		    uint8_t status)
+{
+	struct chain_slot *s = CONTAINER_OF(c, struct chain_slot, chain);
+
+	assert(s->epoch && written <= c->writable_bytes);
+	if (unlikely(q->remote != NULL) && (s->is_remote || deliver_is_busy(q) || virtqueue_is_remote(q))) {
+		deliver_push(q, s, written, status);
+		return;
+	}
+	if (written)
+		link_count_write(&q->link, LINK_PAYLOAD, c->writable, written);
+	if (unlikely(q->log))
+		virtqueue_mark_payload(q, s, written);
+	if (s->status)
+		virtqueue_store_status(q, s, status);
+	split_ring_put_used(q, c->id, virtqueue_used_length(s, written));
+	if (q->inflight)
+		inflight_return(q, c->id);
+	slot_free(q, s);
+}
+
+void virtqueue_flush(struct virtqueue *q)
+{
+	uint16_t old = q->published_index;
+
+	if (unlikely(q->remote && deliver_is_busy(q))) {
+		deliver_flush(q);
+		return;
+	}
+	if (q->used_index == old)
+		return;
+	counter_add(&q->numbers.flushes, 1);
+	split_ring_publish(q);
+	if (q->inflight)
+		inflight_publish(q);
+	if (split_ring_wants_interrupt(q, old))
+		virtqueue_interrupt(q);
+	else
+		counter_add(&q->numbers.interrupts_suppressed, 1);
+}
+
+bool virtqueue_listen(struct virtqueue *q)
+{
+	return virtqueue_is_remote(q) || q->reason || split_ring_listen(q);
+}
+
+void virtqueue_mute(struct virtqueue *q)
+{
+	if (!virtqueue_is_remote(q) && !q->reason)
+		split_ring_mute(q);
+}

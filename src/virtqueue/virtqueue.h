@@ -1,0 +1,105 @@
+/* virtqueue.h - take requests from the driver, give them back.
+ *
+ * The one place that reads or writes ring memory, follows descriptors, marks pages dirty and
+ * decides whether to interrupt.
+ *
+ * virtqueue_sync() brings what the driver has made available into our shadow: over a mapped link
+ * at once, over a remote one in a few batched transfers, after which `ready` runs.
+ * virtqueue_pop() hands out one request after the other.  Every byte of guest memory that decides
+ * anything (indexes, descriptors, the request's header) is read once, by copying, and used from
+ * the copy.  Payload is reached in place where memory is mapped, else in buffers of ours that are
+ * filled before pop and sent back by push.
+ *
+ * Owner: the reactor given to virtqueue_start().  No locks, no atomics but the ring's own
+ * acquire/release pairs.
+ */
+#ifndef VIRTQUEUE_VIRTQUEUE_H
+#define VIRTQUEUE_VIRTQUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct dirty_log;
+struct error;
+struct memory_map;
+struct reactor;
+struct virtqueue;
+
+enum { VIRTQUEUE_HEADER_MAX = 32, VIRTQUEUE_SIZE_MAX = 32768 };
+
+struct virtqueue_options {
+	const char *name;	/* "vda/0": counters; copied */
+	uint16_t size_max;	/* descriptors */
+	uint16_t header_size;	/* bytes: what every request begins with; <= VIRTQUEUE_HEADER_MAX */
+	bool has_status;	/* the last writable byte is a status: see virtqueue_push() */
+	void (*ready)(void *arg);	/* something that was under way over the link has ended */
+	void *arg;
+};
+
+/* One request.  Owned by the queue, valid from pop to push. */
+struct virtqueue_chain {
+	uint16_t id;			/* < queue size; unique while in flight */
+	uint16_t header_bytes;		/* less than header_size if the readable part is too short */
+	bool has_status;		/* false: there is no writable byte to put a status in */
+	unsigned readable;		/* entries of iov the device may read ... */
+	unsigned writable;		/* ... followed by those it may write (virtio 1.3, 2.7.4.2) */
+	uint64_t readable_bytes, writable_bytes;	/* sums of the two, header and status excluded */
+	const void *header;		/* in our memory */
+	const struct iovec *iov;	/* the payload, header and status excluded */
+};
+
+struct virtqueue_setup {
+	uint64_t features;		/* what the driver has accepted */
+	uint16_t size;			/* descriptors, <= size_max, power of two */
+	uint16_t available_index;	/* where to go on reading */
+	uint64_t descriptor_iova, driver_iova, device_iova;
+	void *inflight;			/* shared region, borrowed until stop; NULL: off */
+	size_t inflight_bytes;		/* at least virtqueue_inflight_size(size) */
+};
+
+struct virtqueue *virtqueue_create(const struct virtqueue_options *options, struct error *e);
+void virtqueue_free(struct virtqueue *q);	/* stopped; NULL is ignored */
+
+/* Begins with setup over map (held until replaced or stopped).  With in-flight tracking, requests
+ * that a former process had taken and not returned are handed out again first, in the order in
+ * which it had taken them.  -EINVAL, or -EFAULT when a ring does not lie in the map. */
+int virtqueue_start(struct virtqueue *q, struct reactor *r, const struct virtqueue_setup *setup,
+		    struct memory_map *map, struct error *e);
+/* No chain is out and virtqueue_is_settled(). */
+void virtqueue_stop(struct virtqueue *q);
+void virtqueue_position(const struct virtqueue *q, uint16_t *available, uint16_t *used);
+
+/* Nothing is under way over a remote link and nothing waits to be published. */
+bool virtqueue_is_settled(const struct virtqueue *q);
+
+/* Requests begun with the old map keep it: *released runs (once, later or at once) when the last of
+ * them is gone.  -EFAULT when a ring does not lie in the new map: the queue is broken. */
+int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map, void (*released)(void *arg));
+void virtqueue_set_log(struct virtqueue *q, struct dirty_log *log);	/* NULL: off */
+void virtqueue_set_interrupt(struct virtqueue *q, int fd);		/* borrowed eventfd; -1: none */
+
+/* 1 there are chains to pop, 0 nothing new or still on its way (ready runs when it has arrived),
+ * -errno the driver broke the ring: broken for good, virtqueue_reason() says why. */
+int virtqueue_sync(struct virtqueue *q);
+int virtqueue_pop(struct virtqueue *q, struct virtqueue_chain **c);	/* 1, 0 or -errno */
+
+/* Returns a chain.  The first `written` bytes of its writable part may have been stored.  status is
+ * stored behind them where the queue has_status.  Not visible to the driver before flush. */
+void virtqueue_push(struct virtqueue *q, struct virtqueue_chain *c, uint64_t written,
+		    uint8_t status);
+
+/* Publishes all pushed chains and interrupts at most once. */
+void virtqueue_flush(struct virtqueue *q);
+
+/* Asks the driver for a notification of what comes next.  False: something has come meanwhile, the
+ * caller syncs again.  Mute: no notification is needed, the caller looks by itself. */
+bool virtqueue_listen(struct virtqueue *q);
+void virtqueue_mute(struct virtqueue *q);
+
+bool virtqueue_is_remote(const struct virtqueue *q);	/* looking costs transfers: do not poll */
+const char *virtqueue_reason(const struct virtqueue *q);	/* NULL: not broken */
+size_t virtqueue_inflight_size(uint16_t size);			/* bytes */
+
+#endif
