@@ -1,0 +1,56 @@
+# Outboard.  meson and ninja do the building; this names what people do with it.
+
+BUILD  ?= build
+ACCEL  ?=
+RUN_DISK ?=
+RUN_FILTERS ?=
+RUN_MEGABYTES ?= 64
+RUN_OPTIONS ?=
+export ACCEL RUN_DISK RUN_FILTERS RUN_MEGABYTES RUN_OPTIONS
+
+.PHONY: help run shell build check test bench clean
+
+help:
+	@echo 'make run     boot a Debian VM whose root disk Outboard forwards to an NBD server, run a'
+	@echo '             workload in it, print what Outboard saw'
+	@echo 'make shell   the same VM with its console on this terminal'
+	@echo 'make build   only build ($(BUILD)/src/outboard)'
+	@echo 'make check   the quick tests: no root, no QEMU, under two minutes'
+	@echo 'make test    all tests: sanitizers, both compilers, virtual machines; the last line counts'
+	@echo 'make bench   Outboard and qemu-storage-daemon side by side'
+	@echo 'make clean   remove the build directories (the guest image stays in ~/.cache/outboard)'
+	@echo
+	@echo 'Variables:'
+	@echo '  ACCEL=tcg|kvm      how QEMU runs the VM (default: kvm if a guest boots with it, else tcg)'
+	@echo '  RUN_DISK=FILE      keep the root disk in this file, so that the next run finds it again'
+	@echo '  RUN_FILTERS=...    put filters before the disk: RUN_FILTERS=log+'
+	@echo '  RUN_MEGABYTES=64   what the workload writes and reads back'
+	@echo '  RUN_OPTIONS=...    more options for outboard blk, such as "--poll-us 0"'
+
+build:
+	@scripts/install-packages build
+	@[ -f $(BUILD)/build.ninja ] || meson setup $(BUILD)
+	@ninja -C $(BUILD)
+
+run: build
+	@scripts/install-packages build run
+	@/usr/bin/python3 scripts/run-vm
+
+shell: build
+	@scripts/install-packages build run
+	@/usr/bin/python3 scripts/run-vm --shell
+
+check:
+	@scripts/install-packages build check
+	@/usr/bin/python3 scripts/run-tests quick
+
+test:
+	@scripts/install-packages build check run test
+	@/usr/bin/python3 scripts/run-tests all
+
+bench: build
+	@scripts/install-packages build run
+	@ninja -C $(BUILD) bench
+
+clean:
+	rm -rf build build-*

@@ -1,0 +1,12 @@
+"""The test bed: real servers, Outboard and real virtual machines, each an object that ends what it
+started by its own process id.  Used by the system tests and by scripts/run-vm."""
+from .accelerator import accelerator
+from .guest import Guest
+from .nbd_server import NbdServer
+from .outboard import Outboard
+from .process import Process, cpu_ticks, wait_until
+from .qmp import QmpError
+from .virtual_machine import Disk, VirtualMachine
+
+__all__ = ["Disk", "Guest", "NbdServer", "Outboard", "Process", "QmpError", "VirtualMachine",
+           "accelerator", "cpu_ticks", "wait_until"]

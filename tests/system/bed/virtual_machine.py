@@ -1,0 +1,186 @@
+"""An unmodified QEMU with a Debian guest."""
+import dataclasses
+import functools
+import os
+import re
+import subprocess
+
+from .accelerator import accelerator
+from .agent import Agent
+from .process import Process, wait_until
+from .qmp import Qmp, QmpError
+
+HOT_PLUG_PORTS = 6
+
+
+@functools.lru_cache(maxsize=None)
+def reconnect_option():
+    """How to say "try again after a second": the older name is deprecated since 9.2."""
+    version = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True,
+                             text=True).stdout
+    major, minor = re.search(r"version (\d+)\.(\d+)", version).groups()
+    return ("reconnect-ms", 1000) if (int(major), int(minor)) >= (9, 2) else ("reconnect", 1)
+
+
+@dataclasses.dataclass
+class Disk:
+    """A vhost-user-blk device; server: QEMU listens on the socket and Outboard connects to it."""
+    socket: str
+    name: str = "disk"
+    queues: int = 4
+    server: bool = False
+    options: dict = dataclasses.field(default_factory=dict)
+
+    def chardev_arguments(self):
+        how = "server=on,wait=off" if self.server else "=".join(map(str, reconnect_option()))
+        return ["-chardev", f"socket,id={self.name}-socket,path={self.socket},{how}"]
+
+    def chardev_backend(self):
+        data = {"addr": {"type": "unix", "data": {"path": self.socket}}, "server": self.server}
+        if self.server:
+            data["wait"] = False
+        else:
+            name, value = reconnect_option()
+            data[name] = value
+        return {"type": "socket", "data": data}
+
+    def device(self):
+        return {"driver": "vhost-user-blk-pci", "id": self.name, "chardev": f"{self.name}-socket",
+                "num-queues": self.queues, **self.options}
+
+    def device_arguments(self):
+        return ["-device", ",".join(f"{key}={value}" for key, value in self.device().items())]
+
+
+class VirtualMachine(Process):
+    """root is a Disk that Outboard serves, or None: then the root file system is a throw-away copy
+    of the guest's image on a disk of QEMU's own, and the disks under test are attached later."""
+
+    def __init__(self, directory, guest, root=None, name="vm", quick=True, cpus=4, kernel_options="",
+                 console=None):
+        self.directory = str(directory)
+        self.guest = guest
+        self.root = root
+        self.name = name
+        self.console_log = self._path("console.log")
+        self.qmp = None
+        self.agent = None
+        self.ports = {}
+        super().__init__(self._arguments(quick, cpus, kernel_options, console), self._path("qemu.log"))
+
+    def _path(self, name):
+        return os.path.join(self.directory, f"{self.name}-{name}")
+
+    def _arguments(self, quick, cpus, kernel_options, console):
+        init = "init=/usr/local/sbin/guest-init quiet" if quick else ""
+        append = f"console=ttyS0 root=LABEL=outboard-root rw panic=-1 {init} {kernel_options}"
+        arguments = [
+            "qemu-system-x86_64", "-machine", "q35,memory-backend=mem",
+            "-accel", accelerator(self.guest), "-cpu", "max", "-smp", str(cpus), "-m", "512M",
+            "-object", "memory-backend-memfd,id=mem,size=512M,share=on",
+            "-nodefaults", "-no-user-config", "-display", "none",
+            "-kernel", self.guest.kernel, "-initrd", self.guest.initrd, "-append", append,
+            "-chardev", console or f"file,id=console,path={self.console_log}",
+            "-serial", "chardev:console",
+            "-chardev", f"socket,id=agent,path={self._path('agent.sock')},server=on,wait=off",
+            "-serial", "chardev:agent",
+            "-qmp", f"unix:{self._path('qmp.sock')},server=on,wait=off"]
+        if self.root is None:
+            arguments += ["-drive", f"file={self.guest.disk},format=raw,if=virtio,snapshot=on"]
+        else:
+            arguments += self.root.chardev_arguments() + self.root.device_arguments()
+        for number in range(HOT_PLUG_PORTS):
+            arguments += ["-device", f"pcie-root-port,id=port{number},chassis={number + 1}"]
+        return arguments
+
+    def start(self):
+        """Returns when QEMU runs; wait_ready() waits for the guest."""
+        super().start()
+        self.agent = self._connected("agent.sock", Agent)
+        self.qmp = self._connected("qmp.sock", Qmp)
+        return self
+
+    def _connected(self, name, kind):
+        def attempt():
+            self.check_running()
+            try:
+                return kind(self._path(name))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return None
+        return wait_until(attempt, 30, name)
+
+    def wait_ready(self, timeout=120):
+        try:
+            self.agent.wait_ready(timeout)
+        except (TimeoutError, ConnectionError) as error:
+            raise RuntimeError(f"the guest did not boot ({error}):\n{self.console()[-4000:]}\n"
+                               f"QEMU: {self.output()}") from error
+        return self
+
+    def boot(self, timeout=120):
+        return self.start().wait_ready(timeout)
+
+    def console(self):
+        with open(self.console_log, encoding="utf-8", errors="replace") as log:
+            return log.read()
+
+    def run(self, script, timeout=60, check=True):
+        """Runs a shell script in the guest; returns its output, raises if it fails."""
+        return self.start_job(script).wait(timeout, check)
+
+    def start_job(self, script):
+        return self.agent.start(script)
+
+    def disks(self):
+        return set(self.run("cd /sys/block && ls -d vd*").split())
+
+    def attach(self, disk):
+        """Plugs the disk in; returns the guest's name for it ("vdb")."""
+        before = self.disks()
+        port = next(f"port{n}" for n in range(HOT_PLUG_PORTS) if f"port{n}" not in self.ports.values())
+        self.qmp.execute("chardev-add", id=f"{disk.name}-socket", backend=disk.chardev_backend())
+        try:
+            self.qmp.execute("device_add", bus=port, **disk.device())
+        except Exception:
+            self.qmp.execute("chardev-remove", id=f"{disk.name}-socket")
+            raise
+        self.ports[disk.name] = port
+        return wait_until(lambda: self.disks() - before, 30, "the new disk in the guest").pop()
+
+    def detach(self, disk):
+        """Asks the guest to let go of the disk and waits until QEMU has removed it."""
+        self.qmp.execute("device_del", id=disk.name)
+        self.qmp.wait_event("DEVICE_DELETED", 60, device=disk.name)
+        del self.ports[disk.name]
+        wait_until(lambda: self._remove_chardev(disk), 10, "QEMU to let go of the socket")
+
+    def _remove_chardev(self, disk):
+        try:
+            self.qmp.execute("chardev-remove", id=f"{disk.name}-socket")
+        except QmpError:
+            return False
+        return True
+
+    def reset(self, timeout=120):
+        """The reset button."""
+        self.qmp.execute("system_reset")
+        return self.wait_ready(timeout)
+
+    def power_off(self, timeout=60):
+        """Shuts the guest down cleanly, from within."""
+        self.start_job("sync; mount -o remount,ro /; poweroff -f" if self._quick()
+                       else "systemctl poweroff")
+        self.popen.wait(timeout)
+        self._close()
+
+    def _quick(self):
+        return any("guest-init" in argument for argument in self.arguments)
+
+    def _close(self):
+        for connection in (self.agent, self.qmp):
+            if connection is not None:
+                connection.close()
+
+    def stop(self, timeout=10):
+        self._close()
+        return super().stop(timeout)
