@@ -35,7 +35,7 @@ struct virtio_device_options {
 struct virtio_device *virtio_device_create(const struct virtio_device_type *type, void *state,
 					   const struct virtio_device_options *options,
 					   struct error *e);
-/* All queues are stopped.  NULL is ignored. */
+/* After a virtio_device_reset() that is done, with nothing called since, or unused.  NULL is ignored. */
 void virtio_device_free(struct virtio_device *d);
 
 void *virtio_device_state(const struct virtio_device *d);

@@ -1,0 +1,350 @@
+/* virtio_device.c - a virtio device as a host transport drives it: the control side. */
+#include "virtio/virtio_device.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "link/memory_map.h"
+#include "virtio/virtio_state.h"
+
+/* VIRTIO_F_ANY_LAYOUT is for legacy drivers: we never assume where a header ends (2.7.4.1). */
+enum { RING_FEATURES_LOW = 1u << VIRTIO_RING_F_INDIRECT_DESC | 1u << VIRTIO_RING_F_EVENT_IDX |
+			   1u << VIRTIO_F_ANY_LAYOUT };
+
+/* ---- create, free, look ---- */
+
+static void config_task_run(void *arg)
+{
+	struct virtio_device *d = arg;
+
+	if (d->config_changed)
+		d->config_changed(d->config_changed_arg);
+}
+
+static int queues_open(struct virtio_device *d, const struct virtio_device_options *o,
+		       struct error *e)
+{
+	for (unsigned i = 0; i < o->queues; i++) {
+		int err = virtio_queue_open(d, i, o->workers[i % o->worker_count], e);
+
+		if (err)
+			return err;
+		d->queue_count++;
+	}
+	return 0;
+}
+
+struct virtio_device *virtio_device_create(const struct virtio_device_type *type, void *state,
+					   const struct virtio_device_options *o, struct error *e)
+{
+	struct virtio_device *d = calloc(1, sizeof(*d) + o->queues * sizeof(d->queues[0]));
+
+	assert(o->queues && o->worker_count);
+	if (!d) {
+		error_set(e, -ENOMEM, "device: out of memory");
+		return NULL;
+	}
+	d->type = type;
+	d->state = state;
+	d->control = o->control;
+	d->queue_size = o->queue_size;
+	d->config_task = (struct reactor_task){ .fn = config_task_run, .arg = d };
+	snprintf(d->name, sizeof(d->name), "%s", o->name);
+	if (queues_open(d, o, e)) {
+		virtio_device_free(d);
+		return NULL;
+	}
+	return d;
+}
+
+void virtio_device_free(struct virtio_device *d)
+{
+	if (!d)
+		return;
+	assert(!d->done);
+	for (unsigned i = 0; i < d->queue_count; i++)
+		virtio_queue_close(&d->queues[i]);
+	memory_map_release(d->map);
+	free(d);
+}
+
+void *virtio_device_state(const struct virtio_device *d)
+{
+	return d->state;
+}
+
+const char *virtio_device_name(const struct virtio_device *d)
+{
+	return d->name;
+}
+
+uint32_t virtio_device_id(const struct virtio_device *d)
+{
+	return d->type->device_id;
+}
+
+unsigned virtio_device_queue_count(const struct virtio_device *d)
+{
+	return d->queue_count;
+}
+
+uint16_t virtio_device_queue_size_max(const struct virtio_device *d)
+{
+	return d->queue_size;
+}
+
+size_t virtio_device_config_size(const struct virtio_device *d)
+{
+	return d->type->config_size;
+}
+
+struct reactor *virtio_device_control(const struct virtio_device *d)
+{
+	return d->control;
+}
+
+/* ---- features, status, configuration space ---- */
+
+uint64_t virtio_device_features(const struct virtio_device *d)
+{
+	return d->type->features(d) | RING_FEATURES_LOW | 1ull << VIRTIO_F_VERSION_1;
+}
+
+int virtio_device_accept(struct virtio_device *d, uint64_t features, struct error *e)
+{
+	uint64_t unknown = features & ~virtio_device_features(d);
+
+	if (unknown)
+		return error_set(e, -EINVAL, "feature bit %d was not offered",
+				 __builtin_ctzll(unknown));
+	d->accepted = features;
+	return 0;
+}
+
+uint64_t virtio_device_accepted(const struct virtio_device *d)
+{
+	return d->accepted;
+}
+
+uint8_t virtio_device_status(const struct virtio_device *d)
+{
+	return d->status;
+}
+
+void virtio_device_set_status(struct virtio_device *d, uint8_t status)
+{
+	d->status = status | (d->status & VIRTIO_CONFIG_S_NEEDS_RESET);
+}
+
+int virtio_device_config_read(struct virtio_device *d, size_t offset, void *to, size_t n)
+{
+	if (!range_fits(offset, n, d->type->config_size))
+		return -EINVAL;
+	d->type->config_read(d, offset, to, n);
+	return 0;
+}
+
+int virtio_device_config_write(struct virtio_device *d, size_t offset, const void *from, size_t n)
+{
+	if (!range_fits(offset, n, d->type->config_size))
+		return -EINVAL;
+	return d->type->config_write(d, offset, from, n);
+}
+
+void virtio_device_set_listener(struct virtio_device *d, void (*config_changed)(void *arg),
+				void *arg)
+{
+	d->config_changed = config_changed;
+	d->config_changed_arg = arg;
+}
+
+void virtio_device_config_changed(struct virtio_device *d)
+{
+	reactor_defer(d->control, &d->config_task);
+}
+
+void virtio_queue_broke(void *arg)
+{
+	struct virtio_queue *q = arg;
+	struct virtio_device *d = q->device;
+
+	if (log_limit_take(&d->log_limit, 20))
+		log_warning("%s: queue %u: %s; the queue stops until the driver resets the device",
+			    d->name, q->index, q->reason);
+	d->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+	virtio_device_config_changed(d);
+}
+
+/* ---- queues: settings ---- */
+
+static struct virtio_queue *queue_of(const struct virtio_device *d, unsigned index)
+{
+	assert(index < d->queue_count);
+	return (struct virtio_queue *)&d->queues[index];
+}
+
+int virtio_queue_configure(struct virtio_device *d, unsigned index,
+			   const struct virtio_queue_setup *s, struct error *e)
+{
+	struct virtio_queue *q = queue_of(d, index);
+
+	assert(!q->is_started);
+	if (!is_power_of_two(s->size) || s->size > d->queue_size)
+		return error_set(e, -EINVAL, "queue %u: size %u is not a power of two up to %u",
+				 index, s->size, d->queue_size);
+	q->setup = *s;
+	q->position.available_index = q->position.used_index = s->available_index;
+	return 0;
+}
+
+void virtio_queue_position(const struct virtio_device *d, unsigned index,
+			   struct virtio_queue_position *p)
+{
+	*p = queue_of(d, index)->position;
+}
+
+bool virtio_queue_is_started(const struct virtio_device *d, unsigned index)
+{
+	return queue_of(d, index)->is_started;
+}
+
+size_t virtio_queue_inflight_size(uint16_t queue_size)
+{
+	return virtqueue_inflight_size(queue_size);
+}
+
+void virtio_queue_set_inflight(struct virtio_device *d, unsigned index, void *region, size_t bytes)
+{
+	struct virtio_queue *q = queue_of(d, index);
+
+	assert(!q->is_started);
+	q->inflight = region;
+	q->inflight_bytes = bytes;
+}
+
+/* ---- changes that every queue acknowledges ---- */
+
+static void change_end(struct virtio_device *d)
+{
+	struct reactor_task *done = d->done;
+
+	if (d->finish)
+		d->finish(d);
+	d->done = NULL;
+	d->finish = NULL;
+	reactor_defer(d->control, done);
+}
+
+static void change_begin(struct virtio_device *d, struct reactor_task *done,
+			 void (*finish)(struct virtio_device *d))
+{
+	assert(!d->done); /* one at a time: the caller waits for done */
+	d->done = done;
+	d->finish = finish;
+	d->waiting = 0;
+}
+
+/* To a queue that is started, or to any. */
+static void change_send(struct virtio_queue *q, enum order_kind kind)
+{
+	q->device->waiting++;
+	virtio_queue_send(q, kind);
+}
+
+static void change_send_all(struct virtio_device *d, enum order_kind kind, bool only_started)
+{
+	for (unsigned i = 0; i < d->queue_count; i++)
+		if (d->queues[i].is_started || !only_started)
+			change_send(&d->queues[i], kind);
+	if (!d->waiting)
+		change_end(d);
+}
+
+static void start_is_back(struct virtio_queue *q)
+{
+	q->is_started = !q->order.status;
+	*q->start_status = q->order.status;
+}
+
+void virtio_order_back(void *arg)
+{
+	struct virtio_queue *q = arg;
+	struct virtio_device *d = q->device;
+
+	if (q->order.kind == ORDER_START)
+		start_is_back(q);
+	else if (q->order.kind == ORDER_STOP || q->order.kind == ORDER_RESET)
+		q->is_started = false;
+	if (!--d->waiting)
+		change_end(d);
+}
+
+void virtio_queue_start(struct virtio_device *d, unsigned index, int *status,
+			struct reactor_task *done)
+{
+	struct virtio_queue *q = queue_of(d, index);
+
+	assert(!q->is_started);
+	q->start_status = status;
+	change_begin(d, done, NULL);
+	change_send(q, ORDER_START);
+}
+
+void virtio_queue_stop(struct virtio_device *d, unsigned index, struct reactor_task *done)
+{
+	struct virtio_queue *q = queue_of(d, index);
+
+	change_begin(d, done, NULL);
+	if (q->is_started)
+		change_send(q, ORDER_STOP);
+	else
+		change_end(d);
+}
+
+static void reset_finish(struct virtio_device *d)
+{
+	d->accepted = 0;
+	d->status = 0;
+	for (unsigned i = 0; i < d->queue_count; i++) {
+		d->queues[i].setup = (struct virtio_queue_setup){ 0 };
+		d->queues[i].position = (struct virtio_queue_position){ 0 };
+		d->queues[i].inflight = NULL;
+		d->queues[i].inflight_bytes = 0;
+	}
+}
+
+/* To all queues: behind the order in the mailbox nothing older is left. */
+void virtio_device_reset(struct virtio_device *d, struct reactor_task *done)
+{
+	change_begin(d, done, reset_finish);
+	change_send_all(d, ORDER_RESET, false);
+}
+
+static void memory_finish(struct virtio_device *d)
+{
+	memory_map_release(d->old_map);
+	d->old_map = NULL;
+}
+
+void virtio_device_set_memory(struct virtio_device *d, struct memory_map *m,
+			      struct reactor_task *done)
+{
+	change_begin(d, done, memory_finish);
+	d->old_map = d->map;
+	d->map = m ? memory_map_hold(m) : NULL;
+	change_send_all(d, ORDER_MEMORY, true);
+}
+
+void virtio_device_set_dirty_log(struct virtio_device *d, struct dirty_log *log,
+				 struct reactor_task *done)
+{
+	change_begin(d, done, NULL);
+	d->log = log;
+	change_send_all(d, ORDER_LOG, true);
+}

@@ -1,0 +1,498 @@
+/* virtio_queue.c - a queue on its worker: orders, notifications, turns.
+ *
+ * Started, a queue is a poller of its reactor.  It looks at the available ring every turn while
+ * there is work, and comes to rest when there has been none for a while: then the driver is asked
+ * for a notification, whose eventfd wakes it.  Over a remote link looking costs transfers, so there
+ * the notification, and the end of what is under way, are all that wakes it.
+ */
+#include "virtio/virtio_queue.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/descriptor.h"
+#include "link/memory_map.h"
+#include "virtio/virtio_state.h"
+
+static const struct counter_field fields[] = {
+	{ "kicks", offsetof(struct virtio_queue, kicks) },
+	{ "polls_found", offsetof(struct virtio_queue, poller.found) },
+	{ "polls_vain", offsetof(struct virtio_queue, poller.vain) },
+};
+
+/* ---- for device types ---- */
+
+struct virtio_device *virtio_queue_device(const struct virtio_queue *q)
+{
+	return q->device;
+}
+
+struct reactor *virtio_queue_reactor(const struct virtio_queue *q)
+{
+	return q->reactor;
+}
+
+unsigned virtio_queue_index(const struct virtio_queue *q)
+{
+	return q->index;
+}
+
+uint16_t virtio_queue_size(const struct virtio_queue *q)
+{
+	return q->setup.size;
+}
+
+void virtio_queue_set_state(struct virtio_queue *q, void *state)
+{
+	q->state = state;
+}
+
+void *virtio_queue_state(const struct virtio_queue *q)
+{
+	return q->state;
+}
+
+void virtio_queue_break(struct virtio_queue *q, const char *why)
+{
+	uint64_t one = 1;
+
+	if (q->broken_told)
+		return;
+	q->broken_told = true;
+	q->reason = why;
+	reactor_post(q->device->control, &q->broken);
+	if (q->eventfd[EVENTFD_ERROR] >= 0 &&
+	    write(q->eventfd[EVENTFD_ERROR], &one, sizeof(one)) < 0)
+		log_debug("%s: queue %u: error eventfd: write failed", q->device->name, q->index);
+}
+
+int virtio_queue_take(struct virtio_queue *q, struct virtqueue_chain **c)
+{
+	int answer;
+
+	if (unlikely(!q->budget || q->stopping || q->broken_told))
+		return 0;
+	answer = virtqueue_pop(q->ring, c);
+	if (unlikely(answer < 0)) {
+		virtio_queue_break(q, virtqueue_reason(q->ring));
+		return 0;
+	}
+	q->budget -= answer;
+	q->in_flight += answer;
+	return answer;
+}
+
+void virtio_queue_return(struct virtio_queue *q, struct virtqueue_chain *c, uint64_t written,
+			 uint8_t status)
+{
+	assert(q->in_flight);
+	q->in_flight--;
+	virtqueue_push(q->ring, c, written, status);
+	reactor_defer(q->reactor, &q->flush);
+}
+
+/* ---- stop ---- */
+
+static void send_back(struct virtio_queue *q)
+{
+	reactor_post(q->device->control, &q->order.back);
+}
+
+/* Nothing in flight, nothing on its way: the stop is acknowledged. */
+static void stop_if_settled(struct virtio_queue *q)
+{
+	if (q->in_flight || !virtqueue_is_settled(q->ring))
+		return;
+	q->device->type->queue_stop(q);
+	virtqueue_position(q->ring, &q->position.available_index, &q->position.used_index);
+	virtqueue_stop(q->ring);
+	q->started = q->stopping = false;
+	send_back(q);
+}
+
+static void flush_run(void *arg)
+{
+	struct virtio_queue *q = arg;
+
+	virtqueue_flush(q->ring);
+	if (unlikely(q->stopping))
+		stop_if_settled(q);
+}
+
+static void queue_rest_for_good(struct virtio_queue *q)
+{
+	reactor_poller_remove(&q->poller);
+	reactor_watch_remove(&q->kick);
+}
+
+static void stop(struct virtio_queue *q)
+{
+	if (!q->started) {
+		send_back(q);
+		return;
+	}
+	queue_rest_for_good(q);
+	q->stopping = true;
+	/* Also when nothing is in flight: what was returned in this turn is not published yet. */
+	reactor_defer(q->reactor, &q->flush);
+}
+
+/* ---- polling ---- */
+
+static bool work(struct virtio_queue *q)
+{
+	q->budget = QUEUE_BUDGET;
+	q->device->type->queue_work(q);
+	return true;
+}
+
+/* Over a remote link: look after a notification, pop what has arrived. */
+static bool poll_remote(struct virtio_queue *q)
+{
+	bool found = q->kicked || q->ready;
+
+	if (q->kicked) {
+		q->kicked = false;
+		q->ready |= virtqueue_sync(q->ring) != 0;
+	}
+	if (q->ready) {
+		q->ready = false;
+		work(q);
+		q->ready |= !q->budget;
+	}
+	return found;
+}
+
+static bool queue_poll(void *arg)
+{
+	struct virtio_queue *q = arg;
+	int answer;
+
+	if (unlikely(!q->enabled || q->broken_told))
+		return false;
+	if (unlikely(virtqueue_is_remote(q->ring)))
+		return poll_remote(q);
+	answer = virtqueue_sync(q->ring);
+	if (likely(!answer))
+		return false;
+	if (unlikely(answer < 0)) {
+		virtio_queue_break(q, virtqueue_reason(q->ring));
+		return false;
+	}
+	return work(q);
+}
+
+/* A queue without a kick descriptor is polled all the time: nobody will tell. */
+static bool queue_rest(void *arg)
+{
+	struct virtio_queue *q = arg;
+
+	if (!q->enabled || q->broken_told)
+		return true;
+	if (virtqueue_is_remote(q->ring))
+		return !q->kicked && !q->ready;
+	return q->eventfd[EVENTFD_KICK] >= 0 && virtqueue_listen(q->ring);
+}
+
+static void queue_wake(void *arg)
+{
+	struct virtio_queue *q = arg;
+
+	if (q->enabled && !q->broken_told)
+		virtqueue_mute(q->ring);
+}
+
+static void queue_kicked(void *arg)
+{
+	struct virtio_queue *q = arg;
+	uint64_t count;
+
+	if (read(q->kick.fd, &count, sizeof(count)) < 0 && errno != EAGAIN && errno != EINTR) {
+		/* not an eventfd, or worse: do not spin on it */
+		reactor_watch_remove(&q->kick);
+		return;
+	}
+	counter_add(&q->kicks, 1);
+	q->kicked = true;
+	reactor_poller_wake(&q->poller);
+}
+
+/* virtqueue/: something that was under way over the link has ended. */
+static void ring_ready(void *arg)
+{
+	struct virtio_queue *q = arg;
+
+	q->ready = true;
+	if (q->stopping)
+		reactor_defer(q->reactor, &q->flush);
+	else if (q->started)
+		reactor_poller_wake(&q->poller);
+}
+
+/* ---- settings ---- */
+
+static void kick_watch(struct virtio_queue *q)
+{
+	reactor_watch_remove(&q->kick);
+	if (!q->started || q->stopping || q->eventfd[EVENTFD_KICK] < 0)
+		return;
+	q->kick.fd = q->eventfd[EVENTFD_KICK];
+	if (reactor_watch_add(q->reactor, &q->kick))
+		virtio_queue_break(q, "the kick descriptor cannot be watched");
+}
+
+static void eventfd_replace(struct virtio_queue *q, enum eventfd_kind kind, int fd)
+{
+	if (kind == EVENTFD_KICK)
+		reactor_watch_remove(&q->kick);
+	if (kind == EVENTFD_INTERRUPT)
+		virtqueue_set_interrupt(q->ring, fd);
+	fd_close(&q->eventfd[kind]);
+	q->eventfd[kind] = fd;
+	if (kind == EVENTFD_KICK)
+		kick_watch(q);
+}
+
+/* What came while the queue was disabled, or before the new descriptor, must not be missed. */
+static void settings_run(void *arg)
+{
+	struct virtio_queue *q = arg;
+
+	atomic_store(&q->settings_posted, false);
+	for (unsigned kind = 0; kind < EVENTFD_KINDS; kind++) {
+		int fd = atomic_exchange(&q->eventfd_box[kind], MAILBOX_EMPTY);
+
+		if (fd != MAILBOX_EMPTY)
+			eventfd_replace(q, kind, fd);
+	}
+	q->enabled = atomic_load(&q->enabled_box);
+	if (!q->started || q->stopping)
+		return;
+	q->kicked = true;
+	reactor_poller_wake(&q->poller);
+}
+
+/* Control: the box is filled before the worker is told; the worker empties it after it has taken
+ * back "told", so no message stays behind. */
+static void settings_tell(struct virtio_queue *q)
+{
+	if (!atomic_exchange(&q->settings_posted, true))
+		reactor_post(q->reactor, &q->settings);
+}
+
+static void give_eventfd(struct virtio_device *d, unsigned index, enum eventfd_kind kind, int fd)
+{
+	struct virtio_queue *q = &d->queues[index];
+	int older;
+
+	assert(index < d->queue_count);
+	older = atomic_exchange(&q->eventfd_box[kind], fd);
+	if (older >= 0)
+		close(older);
+	settings_tell(q);
+}
+
+void virtio_queue_give_kick(struct virtio_device *d, unsigned index, int fd)
+{
+	give_eventfd(d, index, EVENTFD_KICK, fd);
+}
+
+void virtio_queue_give_interrupt(struct virtio_device *d, unsigned index, int fd)
+{
+	give_eventfd(d, index, EVENTFD_INTERRUPT, fd);
+}
+
+void virtio_queue_give_error(struct virtio_device *d, unsigned index, int fd)
+{
+	give_eventfd(d, index, EVENTFD_ERROR, fd);
+}
+
+void virtio_queue_enable(struct virtio_device *d, unsigned index, bool on)
+{
+	struct virtio_queue *q = &d->queues[index];
+
+	assert(index < d->queue_count);
+	atomic_store(&q->enabled_box, on);
+	settings_tell(q);
+}
+
+/* ---- orders ---- */
+
+static int ring_start(struct virtio_queue *q, struct error *e)
+{
+	struct virtqueue_setup setup = {
+		.features = q->device->accepted,
+		.size = q->setup.size,
+		.available_index = q->setup.available_index,
+		.descriptor_iova = q->setup.descriptor_iova,
+		.driver_iova = q->setup.driver_iova,
+		.device_iova = q->setup.device_iova,
+		.inflight = q->inflight,
+		.inflight_bytes = q->inflight_bytes,
+	};
+
+	if (!q->order.map)
+		return error_set(e, -EFAULT, "no memory has been shared");
+	return virtqueue_start(q->ring, q->reactor, &setup, q->order.map, e);
+}
+
+static int start(struct virtio_queue *q, struct error *e)
+{
+	int err = ring_start(q, e);
+
+	if (err)
+		return err;
+	q->broken_told = false;
+	err = q->device->type->queue_start(q, e);
+	if (err) {
+		virtqueue_stop(q->ring);
+		return err;
+	}
+	virtqueue_set_log(q->ring, q->order.log);
+	q->started = q->kicked = true;
+	q->ready = false;
+	reactor_poller_add(q->reactor, &q->poller);
+	virtqueue_mute(q->ring);
+	kick_watch(q);
+	virtqueue_set_interrupt(q->ring, q->eventfd[EVENTFD_INTERRUPT]);
+	return 0;
+}
+
+static void start_order(struct virtio_queue *q)
+{
+	struct error e = { 0 };
+
+	q->order.status = start(q, &e);
+	if (q->order.status)
+		log_error("%s: queue %u: %s", q->device->name, q->index, e.text);
+	send_back(q);
+}
+
+/* The mailbox may hold a descriptor that nobody will want any more. */
+static void reset_order(struct virtio_queue *q)
+{
+	for (unsigned kind = 0; kind < EVENTFD_KINDS; kind++)
+		eventfd_replace(q, kind, -1);
+	stop(q);
+}
+
+static void memory_released(void *arg)
+{
+	send_back(arg);
+}
+
+/* Without a new map there is nothing to go over to: what is in flight keeps the old one. */
+static void map_order(struct virtio_queue *q)
+{
+	if (q->started && q->order.map) {
+		if (virtqueue_set_memory(q->ring, q->order.map, memory_released))
+			virtio_queue_break(q, virtqueue_reason(q->ring));
+		return;
+	}
+	if (q->started)
+		virtio_queue_break(q, "the guest's memory was taken away");
+	send_back(q);
+}
+
+static void log_order(struct virtio_queue *q)
+{
+	if (q->started)
+		virtqueue_set_log(q->ring, q->order.log);
+	send_back(q);
+}
+
+static void order_run(void *arg)
+{
+	struct virtio_queue *q = arg;
+
+	switch (q->order.kind) {
+	case ORDER_START:
+		start_order(q);
+		break;
+	case ORDER_STOP:
+		stop(q);
+		break;
+	case ORDER_RESET:
+		reset_order(q);
+		break;
+	case ORDER_MEMORY:
+		map_order(q);
+		break;
+	case ORDER_LOG:
+		log_order(q);
+		break;
+	}
+}
+
+/* ---- for virtio_device.c ---- */
+
+void virtio_queue_send(struct virtio_queue *q, enum order_kind kind)
+{
+	q->order.kind = kind;
+	q->order.map = q->device->map;
+	q->order.log = q->device->log;
+	reactor_post(q->reactor, &q->order.there);
+}
+
+static void tasks_lay_out(struct virtio_queue *q)
+{
+	q->order.there = (struct reactor_task){ .fn = order_run, .arg = q };
+	q->order.back = (struct reactor_task){ .fn = virtio_order_back, .arg = q };
+	q->settings = (struct reactor_task){ .fn = settings_run, .arg = q };
+	q->flush = (struct reactor_task){ .fn = flush_run, .arg = q };
+	q->broken = (struct reactor_task){ .fn = virtio_queue_broke, .arg = q };
+	q->poller = (struct reactor_poller){ .poll = queue_poll, .rest = queue_rest,
+					     .wake = queue_wake, .arg = q };
+	q->kick = (struct reactor_watch){ .fd = -1, .events = POLLIN, .fn = queue_kicked, .arg = q };
+}
+
+int virtio_queue_open(struct virtio_device *d, unsigned index, struct reactor *worker,
+		      struct error *e)
+{
+	struct virtio_queue *q = &d->queues[index];
+	char name[64];
+	struct virtqueue_options options = {
+		.name = name,
+		.size_max = d->queue_size,
+		.header_size = d->type->header_size,
+		.has_status = d->type->has_status,
+		.ready = ring_ready,
+		.arg = q,
+	};
+
+	q->device = d;
+	q->index = index;
+	q->reactor = worker;
+	for (unsigned kind = 0; kind < EVENTFD_KINDS; kind++) {
+		q->eventfd[kind] = -1;
+		atomic_init(&q->eventfd_box[kind], MAILBOX_EMPTY);
+	}
+	tasks_lay_out(q);
+	snprintf(name, sizeof(name), "%s/%u", d->name, index);
+	q->ring = virtqueue_create(&options, e);
+	if (!q->ring)
+		return error_wrap(e, "queue %u", index);
+	q->group = (struct counter_group){ .room = "virtio", .fields = fields,
+					   .count = ARRAY_LENGTH(fields), .values = q };
+	snprintf(q->group.name, sizeof(q->group.name), "%s", name);
+	counter_group_add(&q->group);
+	return 0;
+}
+
+void virtio_queue_close(struct virtio_queue *q)
+{
+	assert(!q->is_started && !atomic_load(&q->settings_posted));
+	for (unsigned kind = 0; kind < EVENTFD_KINDS; kind++) {
+		int fd = atomic_load(&q->eventfd_box[kind]);
+
+		fd_close(&q->eventfd[kind]);
+		if (fd >= 0)
+			close(fd);
+	}
+	counter_group_remove(&q->group);
+	virtqueue_free(q->ring);
+}

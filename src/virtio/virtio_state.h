@@ -1,0 +1,108 @@
+/* virtio_state.h - a device and its queues, as the files of this room share them.
+ *
+ * Two threads.  The control reactor owns struct virtio_device and the control part of each queue;
+ * each queue's worker owns the rest of it.  They meet in two ways only: an order (start, stop, new
+ * memory, new log) travels to the worker and comes back, one at a time per device; settings
+ * (eventfds, enable) are put into mailboxes where the latest one wins, and the worker is told.
+ */
+#ifndef VIRTIO_VIRTIO_STATE_H
+#define VIRTIO_VIRTIO_STATE_H
+
+#include <stdatomic.h>
+
+#include "base/counter.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "reactor/reactor.h"
+#include "virtio/virtio_device.h"
+#include "virtio/virtio_device_type.h"
+#include "virtio/virtio_queue.h"
+
+enum { QUEUE_BUDGET = 64 };	/* requests taken per turn */
+enum { MAILBOX_EMPTY = -2 };	/* -1 means "no descriptor", a message too */
+
+enum order_kind { ORDER_START, ORDER_STOP, ORDER_RESET, ORDER_MEMORY, ORDER_LOG };
+
+struct virtio_order {
+	enum order_kind kind;
+	struct reactor_task there, back;
+	struct memory_map *map;		/* MEMORY, START: borrowed, the device holds it */
+	struct dirty_log *log;		/* LOG, START */
+	int status;			/* START: 0 or -errno */
+};
+
+enum eventfd_kind { EVENTFD_KICK, EVENTFD_INTERRUPT, EVENTFD_ERROR, EVENTFD_KINDS };
+
+struct virtio_queue {
+	struct virtio_device *device;
+	unsigned index;
+	struct reactor *reactor;
+
+	/* Control. */
+	struct virtio_queue_setup setup;	/* read by the worker when it starts */
+	void *inflight;
+	size_t inflight_bytes;
+	bool is_started;
+	struct virtio_queue_position position;
+	int *start_status;			/* the caller's; borrowed until done */
+	struct virtio_order order;
+
+	/* Mailboxes. */
+	atomic_int eventfd_box[EVENTFD_KINDS];
+	atomic_bool enabled_box, settings_posted;
+	struct reactor_task settings;
+
+	/* Worker. */
+	struct virtqueue *ring;			/* owned */
+	void *state;				/* the device type's */
+	struct reactor_poller poller;
+	struct reactor_watch kick;
+	struct reactor_task flush;
+	unsigned budget, in_flight;
+	bool started, stopping, enabled;
+	bool kicked, ready;			/* remote rings only: look, pop */
+	int eventfd[EVENTFD_KINDS];		/* owned; -1: none */
+	struct reactor_task broken;		/* to the control reactor */
+	bool broken_told;
+	const char *reason;			/* static */
+	uint64_t kicks;
+	struct counter_group group;
+};
+
+struct virtio_device {
+	const struct virtio_device_type *type;
+	void *state;				/* the device type's */
+	char name[48];
+	struct reactor *control;
+	uint16_t queue_size;
+	unsigned queue_count;
+	uint64_t accepted;			/* features; written while all queues are stopped */
+	uint8_t status;
+	struct memory_map *map, *old_map;	/* held */
+	struct dirty_log *log;			/* borrowed */
+
+	void (*config_changed)(void *arg);
+	void *config_changed_arg;
+	struct reactor_task config_task;
+
+	/* The change under way. */
+	struct reactor_task *done;
+	unsigned waiting;
+	void (*finish)(struct virtio_device *d);	/* NULL: nothing but done */
+
+	struct log_limit log_limit;
+	struct virtio_queue queues[];
+};
+
+/* virtio_queue.c, control side */
+int virtio_queue_open(struct virtio_device *d, unsigned index, struct reactor *worker,
+		      struct error *e);
+void virtio_queue_close(struct virtio_queue *q);
+void virtio_queue_send(struct virtio_queue *q, enum order_kind kind);
+
+/* virtio_device.c: an order has come back (control). */
+void virtio_order_back(void *arg);
+/* A queue has met its end (control). */
+void virtio_queue_broke(void *arg);
+
+#endif
