@@ -1,0 +1,31 @@
+/* vhost_user_ring.h - a ring as the front-end describes it, message by message (vhost-user.rst,
+ * "Ring states").
+ *
+ * The specification lets a ring start with its first kick; we start it when the kick descriptor
+ * has come and size and addresses are known, in whatever order: a kick given then is looked at
+ * first.  GET_VRING_BASE stops it, and the next SET_VRING_KICK starts it again.
+ */
+#ifndef HOST_VHOST_USER_VHOST_USER_RING_H
+#define HOST_VHOST_USER_VHOST_USER_RING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "host/vhost_user/vhost_user_message.h"
+
+struct vhost_user_connection;
+
+struct vhost_user_ring {
+	uint16_t size;			/* descriptors; 0: not known yet */
+	uint16_t base;			/* next available index to read */
+	bool has_address, has_kick;
+	struct vhost_user_vring_address address;
+};
+
+/* Enables or disables every ring of the device. */
+void vhost_user_ring_enable_all(struct vhost_user_connection *c, bool on);
+
+/* Forgets what the front-end said of every ring; none is started. */
+void vhost_user_ring_forget_all(struct vhost_user_connection *c);
+
+#endif
