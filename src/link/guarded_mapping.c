@@ -33,7 +33,6 @@ static _Atomic(struct guarded_mapping *) places[PLACES_MAX];
 static atomic_uint places_used;		/* no place at or above has ever been taken */
 static atomic_uint losses;
 static pthread_mutex_t places_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t handler_once = PTHREAD_ONCE_INIT;
 
 static struct guarded_mapping *find(uintptr_t address)
 {
@@ -70,6 +69,7 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 	errno = saved;
 }
 
+/* With each mapping: a library may have put its own in place since. */
 static void install_handler(void)
 {
 	struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER };
@@ -135,7 +135,7 @@ int guarded_mapping_open(struct guarded_mapping *m, int fd, uint64_t offset, uin
 	*m = (struct guarded_mapping){ .skew = offset - start };
 	if (err)
 		return err;
-	pthread_once(&handler_once, install_handler);
+	install_handler();
 	m->length = align_up(offset + length - start, page);
 	m->address = mmap(NULL, m->length, prot, MAP_SHARED | MAP_NORESERVE, fd, (off_t)start);
 	if (m->address == MAP_FAILED) {
