@@ -28,7 +28,6 @@ static int read_options(const struct storage_options *o, struct storage_limits *
 	status = status ? status : storage_options_block_size(o, &limits->block_size, e);
 	status = status ? status
 			: storage_options_size(o, "transfer-max", &limits->transfer_max, e);
-	status = status ? status : storage_options_size(o, "clear-max", &limits->clear_max, e);
 	if (!status && (!limits->size || limits->size % limits->block_size))
 		return error_set(
 			e, -EINVAL,
@@ -119,9 +118,7 @@ const struct storage_provider storage_memory = {
 	.scheme = "memory",
 	.summary = "a disk in memory, empty at the start and gone at the end",
 	.help = "size=BYTES          needed\n"
-		"block-size=BYTES    512 unless given\n"
-		"transfer-max=BYTES  pretend that larger reads and writes have to be cut\n"
-		"clear-max=BYTES     the same for discards and write-zeroes\n",
+		"block-size=BYTES    512 unless given\n",
 	.state_size = sizeof(struct memory_state),
 	.open = memory_open,
 	.close = memory_close,

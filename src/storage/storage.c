@@ -109,8 +109,8 @@ static int check_limits(const struct storage_limits *limits, struct error *e)
 }
 
 /* Opens one layer on top of those that are open. */
-static int layer_open(struct storage *s, const struct storage_provider *p,
-		      const struct storage_options *o, struct error *e)
+static int layer_open_one(struct storage *s, const struct storage_provider *p,
+			  const struct storage_options *o, struct error *e)
 {
 	struct storage_layer *l = &s->layers[s->layer_count];
 	int status;
@@ -123,13 +123,24 @@ static int layer_open(struct storage *s, const struct storage_provider *p,
 	if (!l->state)
 		return error_set(e, -ENOMEM, "out of memory");
 	status = p->open(l, o, &s->limits, e);
-	if (!status) {
-		s->layer_count++;
-		s->channel_size += align_up(p->channel_size, STATE_ALIGNMENT);
-		s->io_size += align_up(p->io_size, STATE_ALIGNMENT);
-		return check_limits(&s->limits, e);
+	if (status) {
+		free(l->state);
+		return status;
 	}
-	free(l->state);
+	s->layer_count++;
+	s->channel_size += align_up(p->channel_size, STATE_ALIGNMENT);
+	s->io_size += align_up(p->io_size, STATE_ALIGNMENT);
+	return check_limits(&s->limits, e);
+}
+
+/* The same, so that the next one sees a layer that takes requests of any size. */
+static int layer_open(struct storage *s, const struct storage_provider *p,
+		      const struct storage_options *o, struct error *e)
+{
+	int status = layer_open_one(s, p, o, e);
+
+	if (!status && (s->limits.transfer_max || s->limits.clear_max))
+		status = layer_open_one(s, &storage_split, o, e);
 	return status;
 }
 
@@ -150,17 +161,19 @@ static int layers_open(struct storage *s, const struct storage_stack *stack,
 
 	for (unsigned i = stack->filter_count; !status && i > 0; i--)
 		status = layer_open(s, stack->filters[i - 1], o, e);
-	s->limits.size = align_down(s->limits.size, status ? 1 : s->limits.block_size);
+	if (status) {
+		layers_close(s);
+		return status;
+	}
+	s->limits.size = align_down(s->limits.size, s->limits.block_size);
 	s->limits.read_only |= o->read_only;
 	s->size = s->limits.size;
-	if (status)
-		layers_close(s);
-	return status;
+	return 0;
 }
 
 static struct storage *storage_allocate(const char *name, struct reactor *control, struct error *e)
 {
-	size_t layers = STORAGE_FILTERS_MAX + 1;
+	size_t layers = 2 * (STORAGE_FILTERS_MAX + 1); /* each may need a split above it */
 	struct storage *s = calloc(1, sizeof(*s) + layers * sizeof(s->layers[0]));
 
 	if (!s) {

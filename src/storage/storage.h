@@ -49,8 +49,9 @@ struct storage_limits {
 	uint32_t block_size;		/* bytes, power of two, >= 512: offsets and lengths are multiples */
 	uint32_t preferred_size;	/* bytes, power of two: best request granule, 0 unknown */
 	uint32_t discard_alignment;	/* bytes */
-	uint64_t transfer_max;		/* bytes of one READ or WRITE the provider takes; 0: any */
+	uint64_t transfer_max;		/* bytes of one READ or WRITE a layer takes; 0: any */
 	uint64_t clear_max;		/* bytes of one DISCARD or WRITE_ZEROES it takes; 0: any */
+					/* an open storage cuts what is larger: both are 0 */
 	bool read_only, can_discard, can_write_zeroes, volatile_cache;
 };
 

@@ -8,10 +8,12 @@
 #include "base/error.h"
 #include "storage/storage_uri.h"
 
+/* clang-format off: one line each */
 static const struct storage_provider *const providers[] = {
-	&storage_null,
-	&storage_memory,
+	&storage_file,  &storage_memory, &storage_null, &storage_delay,
+	&storage_fault, &storage_limit,  &storage_log,  &storage_split,
 };
+/* clang-format on */
 
 /* Words of a list that is printed in an error message. */
 struct word_list {

@@ -4,6 +4,8 @@
 
 #include "storage/storage_provider.h"
 
+struct storage_uri;
+
 enum { STORAGE_FILTERS_MAX = 16 };
 
 /* What the schemes of a URI stand for. */
@@ -20,11 +22,11 @@ int storage_list_resolve(struct storage_stack *stack, const char *schemes, struc
 
 /* 0 when every name in options[] stands in the help of one of the stack's members, or -EINVAL
  * with the first that does not and those that do. */
-struct storage_uri;
 int storage_list_check_options(const struct storage_stack *stack, const struct storage_uri *uri,
 			       struct error *e);
 
-extern const struct storage_provider storage_null;
-extern const struct storage_provider storage_memory;
+extern const struct storage_provider storage_null, storage_memory, storage_file;
+extern const struct storage_provider storage_delay, storage_fault, storage_limit, storage_log;
+extern const struct storage_provider storage_split;
 
 #endif

@@ -1,0 +1,180 @@
+/* limit.c - at most so many requests and bytes per second.
+ *
+ * A bucket is one number, kept for the whole storage: the time until which what has been admitted
+ * so far keeps the bucket busy.  A request moves that time on by its own cost (one
+ * compare-and-swap), and starts once what it has made of it lies no more than the burst in the
+ * future; one that costs more than the burst waits for the rest to be paid.  So
+ * channels of all reactors share a bucket in the order of arrival, without a queue of their own to
+ * synchronise: each channel has its requests in one list, whose starting times only grow, and one
+ * timer for its head.
+ */
+#include <errno.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "reactor/reactor.h"
+#include "storage/storage_list.h"
+
+static const uint64_t second_ns = 1000ull * 1000 * 1000;
+static const uint64_t forever_ns = 1ull << 62;
+
+struct limit_bucket {
+	uint64_t rate;          /* requests or bytes per second; 0: no limit */
+	uint64_t burst_ns;      /* how far ahead of its time a request may start */
+	uint64_t busy_until_ns; /* atomic */
+};
+
+struct limit_state {
+	struct limit_bucket requests, bytes;
+};
+
+struct limit_channel {
+	struct storage_layer_channel *channel;
+	struct storage_io *head, **end; /* waiting, in order of arrival */
+	struct reactor_timer timer;     /* set while head is not NULL */
+};
+
+struct limit_io {
+	uint64_t start_ns;
+};
+
+static uint64_t cost_ns(const struct limit_bucket *b, uint64_t units)
+{
+	__extension__ unsigned __int128 ns = (unsigned __int128)units * second_ns + b->rate - 1;
+
+	return ns / b->rate > forever_ns ? forever_ns : ns / b->rate;
+}
+
+/* Takes `units` out of the bucket; returns when the request may start. */
+static uint64_t bucket_take(struct limit_bucket *b, uint64_t units, uint64_t now_ns)
+{
+	uint64_t cost = cost_ns(b, units);
+	uint64_t found = __atomic_load_n(&b->busy_until_ns, __ATOMIC_RELAXED);
+	uint64_t place;
+
+	/* Only as many turns as other reactors take out of it meanwhile. */
+	do {
+		place = minimum_u64(maximum_u64(found, now_ns), forever_ns);
+	} while (!__atomic_compare_exchange_n(&b->busy_until_ns, &found, place + cost, true,
+					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	return place + cost > b->burst_ns ? place + cost - b->burst_ns : 0;
+}
+
+typedef int option_reader(const struct storage_options *o, const char *name, uint64_t *to,
+			  struct error *e);
+
+static int bucket_open(struct limit_bucket *b, const struct storage_options *o, option_reader *read,
+		       const char *name, const char *burst_name, struct error *e)
+{
+	uint64_t burst;
+	int status = read(o, name, &b->rate, e);
+
+	if (status)
+		return status;
+	if (storage_options_text(o, name) && !b->rate)
+		return error_set(e, -EINVAL, "option \"%s\": nothing could ever pass", name);
+	if (!b->rate && storage_options_text(o, burst_name))
+		return error_set(e, -EINVAL, "option \"%s\" needs \"%s\"", burst_name, name);
+	if (!b->rate)
+		return 0;
+	burst = maximum_u64(b->rate / 10, 1);
+	status = read(o, burst_name, &burst, e);
+	b->burst_ns = cost_ns(b, maximum_u64(burst, 1));
+	return status;
+}
+
+static int limit_open(struct storage_layer *l, const struct storage_options *o,
+		      struct storage_limits *limits, struct error *e)
+{
+	struct limit_state *s = storage_layer_state(l);
+	int status = bucket_open(&s->requests, o, storage_options_number, "iops", "iops-burst", e);
+
+	status = status ? status
+			: bucket_open(&s->bytes, o, storage_options_size, "bps", "bps-burst", e);
+	if (!status && !s->requests.rate && !s->bytes.rate)
+		return error_set(e, -EINVAL, "limit needs the option \"iops\", \"bps\" or both");
+	return status;
+}
+
+static void limit_close(struct storage_layer *l)
+{
+}
+
+static uint64_t start_of(struct storage_layer_channel *ch, struct storage_io *io)
+{
+	return ((struct limit_io *)storage_io_state(ch, io))->start_ns;
+}
+
+/* Without memory for a timer nothing would ever wake the list: everything goes now. */
+static void release_due(void *arg)
+{
+	struct limit_channel *c = arg;
+	struct reactor *r = storage_channel_reactor(c->channel);
+
+	while (c->head) {
+		struct storage_io *io = c->head;
+		uint64_t start = start_of(c->channel, io);
+
+		if (start > reactor_now(r) && !reactor_timer_set(r, &c->timer, start))
+			return;
+		c->head = io->next;
+		if (!c->head)
+			c->end = &c->head;
+		storage_forward(c->channel, io);
+	}
+}
+
+static int limit_channel_open(struct storage_layer_channel *ch, struct error *e)
+{
+	struct limit_channel *c = storage_channel_state(ch);
+
+	c->channel = ch;
+	c->end = &c->head;
+	c->timer = (struct reactor_timer){ .fn = release_due, .arg = c };
+	return 0;
+}
+
+static uint64_t admit(struct limit_state *s, const struct storage_io *io, uint64_t now_ns)
+{
+	bool moves = io->operation == STORAGE_READ || io->operation == STORAGE_WRITE;
+	uint64_t start = s->requests.rate ? bucket_take(&s->requests, 1, now_ns) : 0;
+
+	if (moves && s->bytes.rate)
+		start = maximum_u64(start, bucket_take(&s->bytes, io->length, now_ns));
+	return start;
+}
+
+static void limit_submit(struct storage_layer_channel *ch, struct storage_io *io)
+{
+	struct limit_channel *c = storage_channel_state(ch);
+	struct limit_io *l = storage_io_state(ch, io);
+	uint64_t now_ns = reactor_now(storage_channel_reactor(ch));
+
+	l->start_ns = admit(storage_channel_layer_state(ch), io, now_ns);
+	if (!c->head && l->start_ns <= now_ns) {
+		storage_forward(ch, io);
+		return;
+	}
+	io->next = NULL;
+	*c->end = io;
+	c->end = &io->next;
+	if (c->head == io)
+		release_due(c);
+}
+
+const struct storage_provider storage_limit = {
+	.scheme = "limit",
+	.summary = "lets at most so many requests and bytes per second pass, over all queues",
+	.help = "iops=NUMBER            requests per second, of every kind\n"
+		"bps=BYTES              bytes per second, read and written\n"
+		"iops-burst=NUMBER      that may pass at once after a rest; a tenth of a second's\n"
+		"bps-burst=BYTES        the same in bytes\n",
+	.is_filter = true,
+	.state_size = sizeof(struct limit_state),
+	.channel_size = sizeof(struct limit_channel),
+	.io_size = sizeof(struct limit_io),
+	.open = limit_open,
+	.close = limit_close,
+	.channel_open = limit_channel_open,
+	.submit = limit_submit,
+};
