@@ -1,4 +1,5 @@
 """Fixtures of the system tests."""
+import hashlib
 import pathlib
 import random
 import re
@@ -21,6 +22,14 @@ TROUBLE = re.compile(r"I/O error|EXT4-fs error|blocked for more than|BUG:|Oops|C
 def pytest_configure():
     """So that finalizers run, and end what was started, when the run itself is ended."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    """Lets fixtures know whether the test itself failed."""
+    report = (yield).get_result()
+    if report.when == "call":
+        item.failed = report.failed
 
 
 @pytest.fixture(name="directory")
@@ -82,7 +91,8 @@ def bed_fixture(request, machine, directory):
     test_bed.vm.run("dmesg --clear")
     try:
         yield test_bed
-        test_bed.end(check=not request.node.get_closest_marker("io_errors"))
+        if not getattr(request.node, "failed", True):
+            test_bed.end(check=not request.node.get_closest_marker("io_errors"))
     finally:
         test_bed.abandon()
         machine.give_back()
@@ -105,6 +115,11 @@ class Bed:
         with open(path, "wb") as image:
             image.truncate(megabytes << 20)
         return str(path)
+
+    def digest(self, path):
+        """The checksum of a file of this host."""
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def nbd(self, *plugin, **options):
         server = NbdServer(str(self.directory), *plugin, **options)

@@ -1,5 +1,6 @@
 """The test bed: real servers, Outboard and real virtual machines, each an object that ends what it
 started by its own process id.  Used by the system tests and by scripts/run-vm."""
+from . import fio
 from .accelerator import accelerator
 from .guest import Guest
 from .nbd_server import NbdServer
@@ -9,4 +10,4 @@ from .qmp import QmpError
 from .virtual_machine import Disk, VirtualMachine
 
 __all__ = ["Disk", "Guest", "NbdServer", "Outboard", "Process", "QmpError", "VirtualMachine",
-           "accelerator", "cpu_ticks", "wait_until"]
+           "accelerator", "cpu_ticks", "fio", "wait_until"]

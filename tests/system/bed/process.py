@@ -34,6 +34,7 @@ class Process:
         self.options = options
 
     def start(self):
+        assert not self.running, f"{self.arguments[0]} runs already"
         with open(self.log, "ab") as log:
             self.popen = subprocess.Popen(self.arguments, stdin=subprocess.DEVNULL, stdout=log,
                                           stderr=subprocess.STDOUT, **self.options)

@@ -118,7 +118,9 @@ class VirtualMachine(Process):
         return self
 
     def boot(self, timeout=120):
-        return self.start().wait_ready(timeout)
+        if not self.running:
+            self.start()
+        return self.wait_ready(timeout)
 
     def console(self):
         with open(self.console_log, encoding="utf-8", errors="replace") as log:

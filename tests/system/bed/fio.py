@@ -1,0 +1,24 @@
+"""fio command lines that notice a lost, repeated, torn or misplaced request."""
+
+JOBS = 4
+JOB_MEGABYTES = 48
+# The verifying jobs' regions, and one more that is discarded and written in turn.
+DISK_MEGABYTES = JOBS * JOB_MEGABYTES + JOB_MEGABYTES
+
+
+def verifying(device, seconds, discards=True):
+    """Random writes of 4 KiB to 256 KiB by four jobs at depth 32, each block read again and compared
+    with what was last written there: its header names the offset and the pass."""
+    common = (f"--filename={device} --ioengine=libaio --direct=1 --verify=crc32c --verify_fatal=1 "
+              f"--time_based --runtime={seconds} --size={JOB_MEGABYTES}m --bsrange=4k-256k "
+              f"--iodepth=32 --verify_backlog=64 --randrepeat=0 --group_reporting --minimal "
+              f"--name=writes --rw=randwrite --numjobs={JOBS} --offset_increment={JOB_MEGABYTES}m")
+    if not discards:
+        return f"fio {common}"
+    return (f"fio {common} --name=discards --new_group --rw=randtrimwrite --numjobs=1 --iodepth=8 "
+            f"--offset={JOBS * JOB_MEGABYTES}m --offset_increment=0")
+
+
+def digest(device):
+    """The checksum of the whole disk as the guest's disk gives it, past the page cache."""
+    return f"dd if={device} bs=1M iflag=direct status=none | sha256sum | cut -d' ' -f1"

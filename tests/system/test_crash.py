@@ -1,0 +1,63 @@
+"""Sudden deaths under load: of Outboard, and of the server behind it."""
+import time
+
+import pytest
+
+from bed import Disk, fio
+
+pytestmark = pytest.mark.vm
+KILLS = 20
+
+
+def restart_under_load(bed, outboard, device, seconds):
+    """Kills and restarts Outboard at random moments; the load must see none of it."""
+    job = bed.vm.start_job(fio.verifying(device, seconds))
+    time.sleep(2)
+    for _ in range(KILLS):
+        time.sleep(bed.random.uniform(0.2, 1.2))
+        assert job.running(), "the load ended before the last kill: " + job.wait(check=False)
+        outboard.restart()
+        time.sleep(1)
+    job.wait(timeout=seconds + 60)
+
+
+def digests_agree(bed, device, image):
+    guest = bed.vm.run(fio.digest(device), timeout=120).strip()
+    host = bed.digest(image)
+    return guest == host
+
+
+def test_outboard_killed_twenty_times_on_a_file(bed):
+    """If this fails, requests in flight at a crash are lost, or run again after their successors."""
+    image = bed.image("disk.img", fio.DISK_MEGABYTES)
+    outboard = bed.outboard(f"file:{image}", "--queues", "4")
+    device = bed.plug(Disk(outboard.socket))
+    restart_under_load(bed, outboard, device, 60)
+    assert digests_agree(bed, device, image)
+
+
+def test_outboard_killed_twenty_times_on_nbd(bed):
+    """The same with a server that still holds requests of the process that died."""
+    image = bed.image("disk.img", fio.DISK_MEGABYTES)
+    server = bed.nbd("file", image)
+    outboard = bed.outboard(server.uri, "--queues", "4")
+    device = bed.plug(Disk(outboard.socket))
+    restart_under_load(bed, outboard, device, 60)
+    assert digests_agree(bed, device, image)
+
+
+def test_nbd_server_killed_under_load(bed):
+    """If this fails, a server's restart reaches the guest as an I/O error or as lost requests."""
+    image = bed.image("disk.img", fio.DISK_MEGABYTES)
+    server = bed.nbd("file", image)
+    outboard = bed.outboard(server.uri, "--queues", "4")
+    device = bed.plug(Disk(outboard.socket))
+    job = bed.vm.start_job(fio.verifying(device, 30))
+    for pause in (0, 0.1, 0.5, 1, 2, 4):
+        time.sleep(bed.random.uniform(1, 2))
+        server.kill()
+        time.sleep(pause)
+        server.start()
+    assert job.running(), "the load ended too early: " + job.wait(check=False)
+    job.wait(timeout=90)
+    assert digests_agree(bed, device, image)
