@@ -97,6 +97,36 @@ void counter_group_remove(struct counter_group *group)
 	pthread_mutex_unlock(&lock);
 }
 
+static bool belongs(const struct counter_group *g, const char *room, const char *name)
+{
+	size_t n = strlen(name);
+
+	return !strcmp(g->room, room) && !strncmp(g->name, name, n) &&
+	       (!g->name[n] || g->name[n] == '/');
+}
+
+static uint64_t sum_of_list(const struct counter_group *g, const char *room, const char *name,
+			    const char *counter)
+{
+	uint64_t sum = 0;
+
+	for (; g; g = g->next)
+		for (unsigned i = 0; belongs(g, room, name) && i < g->count; i++)
+			sum += strcmp(g->fields[i].name, counter) ? 0 : value_of(g, i);
+	return sum;
+}
+
+uint64_t counter_sum(const char *room, const char *name, const char *counter)
+{
+	uint64_t sum;
+
+	pthread_mutex_lock(&lock);
+	sum = sum_of_list(living, room, name, counter);
+	sum += sum_of_list(retired, room, name, counter);
+	pthread_mutex_unlock(&lock);
+	return sum;
+}
+
 static void print_group(FILE *to, const struct counter_group *g)
 {
 	for (unsigned i = 0; i < g->count; i++) {

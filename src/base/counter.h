@@ -36,6 +36,10 @@ static inline void counter_add(uint64_t *counter, uint64_t n)
 void counter_group_add(struct counter_group *group);
 void counter_group_remove(struct counter_group *group);
 
+/* The sum of one counter over the groups of a room whose name is `name`, or begins with it and
+ * "/".  Any thread. */
+uint64_t counter_sum(const char *room, const char *name, const char *counter);
+
 /* Writes "room name counter value" lines, one per counter that is not zero. */
 void counter_print_all(FILE *to);
 
