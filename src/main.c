@@ -1,5 +1,7 @@
 /* main.c - assembles the program, nothing else. */
-int main(void)
+#include "control/command.h"
+
+int main(int count, char **arguments)
 {
-	return 0;
+	return command_run(count, arguments);
 }

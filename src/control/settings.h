@@ -1,0 +1,52 @@
+/* settings.h - what the user asked for, from the command line or the configuration file.
+ * Plain data: option_table.c describes each field once, for everybody who reads or explains it. */
+#ifndef CONTROL_SETTINGS_H
+#define CONTROL_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct error;
+
+/* Texts are owned; NULL: not given. */
+struct device_settings {
+	char *name, *type;
+	char *disk;		/* URI */
+	char *blk_file;		/* path; settings_complete_device() makes a disk URI of it */
+	char *socket_path;
+	char *serial;
+	int64_t fd;		/* -1: none */
+	int64_t queues, queue_size;
+	int64_t block_size;	/* bytes; 0: the disk's */
+	bool connect, read_only;
+};
+
+struct program_settings {
+	char *config_file;	/* owned */
+	char *log_level;	/* owned; one of the names in the option table */
+	int64_t workers;	/* threads */
+	int64_t poll_us;
+	bool stats;
+	struct device_settings *devices;	/* owned */
+	unsigned device_count;
+};
+
+/* Everything at its default, no device.  0 or -ENOMEM. */
+int settings_init(struct program_settings *s);
+void settings_free(struct program_settings *s);
+
+/* Appends a device with every setting at its default; NULL when out of memory.  Pointers to
+ * earlier devices end their life. */
+struct device_settings *settings_add_device(struct program_settings *s);
+
+/* Checks the rules that bind several settings of one device, and settles the disk's URI.
+ * dashes: "--" or "", what the user writes before a setting's name.  On failure *name is the
+ * setting at fault, or NULL if one is missing, and -EINVAL or -ENOMEM is returned. */
+int settings_complete_device(struct device_settings *d, const char *dashes, const char **name,
+			     struct error *e);
+
+/* Checks that device `index` shares nothing with an earlier one that two cannot share; likewise. */
+int settings_check_unique(const struct program_settings *s, unsigned index, const char **name,
+			  struct error *e);
+
+#endif
