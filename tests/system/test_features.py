@@ -109,8 +109,8 @@ def test_two_disks_of_one_process(bed):
     """If this fails, devices of one configuration file get into each other's way."""
     images = [bed.image("first.img", 32), bed.image("second.img", 48)]
     outboard = bed.outboard(None, config={"devices": [
-        {"type": "blk", "name": name, "socket": bed.path(f"{name}.sock"), "disk": f"file:{image}",
-         "queues": 2, "serial": name} for name, image in zip(("first", "second"), images)]})
+        {"type": "blk", "name": name, "socket-path": bed.path(f"{name}.sock"),
+         "disk": f"file:{image}", "queues": 2, "serial": name} for name, image in zip(("first", "second"), images)]})
     devices = [bed.plug(Disk(socket, name=name, queues=2))
                for name, socket in zip(("first", "second"), outboard.sockets)]
     assert [attribute(bed, device, "serial") for device in devices] == ["first", "second"]

@@ -35,12 +35,12 @@ class Outboard(Process):
         if config is not None:
             self.config = os.path.join(self.directory, f"{name}.json")
             pathlib.Path(self.config).write_text(json.dumps(config, indent=4), encoding="utf-8")
-            self.sockets = [device["socket"] for device in config["devices"]]
+            self.sockets = [device["socket-path"] for device in config["devices"]]
             arguments = ["serve", "--config", self.config]
         else:
             self.sockets = [] if connect else [self.socket]
-            where = "--connect" if connect else "--socket-path"
-            arguments = ["blk", "--disk", disk, where, self.socket]
+            arguments = ["blk", "--disk", disk, "--socket-path", self.socket]
+            arguments += ["--connect"] if connect else []
         super().__init__([*prefix, program(), *arguments, *options],
                          os.path.join(self.directory, f"{name}.log"))
 
