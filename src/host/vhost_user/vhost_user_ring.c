@@ -59,8 +59,9 @@ static int translate_part(const struct vhost_user_connection *c, const char *wha
 }
 
 /* Ring addresses are the front-end's own; the device knows the driver's. */
-static int translate(const struct vhost_user_connection *c, const struct vhost_user_ring *ring,
-		     struct virtio_queue_setup *s, struct error *e)
+static int translate(const struct vhost_user_connection *c, unsigned index,
+		     const struct vhost_user_ring *ring, struct virtio_queue_setup *s,
+		     struct error *e)
 {
 	int err = translate_part(c, "descriptor table", ring->address.descriptor,
 				 (uint64_t)ring->size * DESCRIPTOR_BYTES, &s->descriptor_iova, e);
@@ -73,7 +74,7 @@ static int translate(const struct vhost_user_connection *c, const struct vhost_u
 		err = translate_part(c, "used ring", ring->address.used,
 				     (uint64_t)ring->size * USED_BYTES + RING_HEAD_BYTES,
 				     &s->device_iova, e);
-	return err;
+	return err ? error_wrap(e, "queue %u", index) : 0;
 }
 
 static int configure(struct vhost_user_connection *c, unsigned index, struct error *e)
@@ -81,11 +82,12 @@ static int configure(struct vhost_user_connection *c, unsigned index, struct err
 	const struct vhost_user_ring *ring = &c->rings[index];
 	struct virtio_queue_setup s = { .size = ring->size, .available_index = ring->base };
 	void *region = vhost_user_inflight_region(&c->inflight, index);
-	int err = translate(c, ring, &s, e);
+	int err = translate(c, index, ring, &s, e);
 
 	if (!err && region && ring->size > c->inflight.queue_size)
-		err = error_set(e, -EINVAL, "%u descriptors, the in-flight buffer has room for %u",
-				ring->size, c->inflight.queue_size);
+		err = error_set(e, -EINVAL,
+				"queue %u: %u descriptors, the in-flight buffer has room for %u",
+				index, ring->size, c->inflight.queue_size);
 	if (!err)
 		err = virtio_queue_configure(c->device, index, &s, e);
 	if (!err)
@@ -120,7 +122,6 @@ static int start_when_ready(struct vhost_user_connection *c, unsigned index, str
 	err = configure(c, index, e);
 	if (err) {
 		ring->has_kick = false;
-		error_wrap(e, "queue %u", index);
 		return err;
 	}
 	c->cursor = index;
@@ -170,8 +171,8 @@ int vhost_user_set_vring_addr(struct vhost_user_connection *c, struct vhost_user
 	probe = *ring;
 	probe.address = *a;
 	/* Where the memory is known already, a wrong address is refused here rather than later. */
-	if (c->memory.count && translate(c, &probe, &unused, e))
-		return error_wrap(e, "queue %" PRIu32, a->index);
+	if (c->memory.count && translate(c, a->index, &probe, &unused, e))
+		return e->code;
 	ring->address = *a;
 	ring->has_address = true;
 	return start_when_ready(c, a->index, e);
