@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
@@ -59,10 +60,17 @@ static void task_run(struct reactor *r, struct reactor_task *t)
 	t->fn(t->arg);
 }
 
+void *reactor_allocate(size_t size)
+{
+	size_t whole = (size + REACTOR_ALIGNMENT - 1) / REACTOR_ALIGNMENT * REACTOR_ALIGNMENT;
+	void *memory = aligned_alloc(REACTOR_ALIGNMENT, whole);
+
+	return memory ? memset(memory, 0, whole) : NULL;
+}
+
 void reactor_init(struct reactor *r, const struct reactor_waiter *waiter,
 		  const struct reactor_options *options)
 {
-	memset(r, 0, sizeof(*r));
 	r->waiter = waiter;
 	r->name = options->name;
 	r->pollers.window_max_ns = options->poll_ns_max;

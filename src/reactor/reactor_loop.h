@@ -13,7 +13,8 @@
 #include "reactor/reactor.h"
 #include "reactor/reactor_mailbox.h"
 
-#define REACTOR_NEVER UINT64_MAX
+#define REACTOR_NEVER	  UINT64_MAX
+#define REACTOR_ALIGNMENT 64	/* a cache line */
 
 struct reactor_slot;
 
@@ -97,13 +98,16 @@ struct reactor {
 	struct counter_group counters;
 
 	/* What other threads write, away from the rest. */
-	struct reactor_mailbox mailbox __attribute__((aligned(64)));
+	struct reactor_mailbox mailbox __attribute__((aligned(REACTOR_ALIGNMENT)));
 	bool asleep;			/* atomic: see reactor_post() */
 	bool stopping;			/* atomic */
 	int wake_fd;			/* owned eventfd, written to end a sleep; -1: never sleeps */
 };
 
 /* reactor.c */
+/* Zeroed and aligned for a struct that begins with a struct reactor; free() it.  NULL: no memory. */
+void *reactor_allocate(size_t size);
+/* *r is zeroed. */
 void reactor_init(struct reactor *r, const struct reactor_waiter *waiter,
 		  const struct reactor_options *options);
 void reactor_destroy(struct reactor *r);	/* all but the memory of *r itself */

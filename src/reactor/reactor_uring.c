@@ -381,14 +381,13 @@ static int ring_create(struct uring_reactor *u)
 
 struct reactor *reactor_uring_create(const struct reactor_options *options, struct error *e)
 {
-	struct uring_reactor *u = aligned_alloc(64, (sizeof(*u) + 63) / 64 * 64);
+	struct uring_reactor *u = reactor_allocate(sizeof(*u));
 	int err;
 
 	if (!u) {
 		error_set(e, -ENOMEM, "out of memory");
 		return NULL;
 	}
-	memset(u, 0, sizeof(*u));
 	err = ring_create(u);
 	if (err) {
 		error_set(e, err, "io_uring: %s", strerror(-err));

@@ -319,11 +319,12 @@ void reactor_world_free(struct reactor_world *w)
 struct reactor *reactor_virtual_create(struct reactor_world *w, const char *name)
 {
 	struct reactor_options options = { .name = name, .poll_ns_max = POLL_NS_MAX };
-	struct virtual_reactor *v = aligned_alloc(64, (sizeof(*v) + 63) / 64 * 64);
+	struct virtual_reactor *v = reactor_allocate(sizeof(*v));
 
 	if (!v)
 		abort();
-	*v = (struct virtual_reactor){ .world = w, .next = w->reactors };
+	v->world = w;
+	v->next = w->reactors;
 	reactor_init(&v->reactor, &virtual_waiter, &options);
 	v->reactor.random = random_next(&w->seed);
 	w->reactors = v;
