@@ -45,9 +45,9 @@ static struct retired_group *retired_create(const struct counter_group *g)
 	struct retired_group *r;
 
 	for (unsigned i = 0; i < g->count; i++)
-		end = g->fields[i].offset + sizeof(uint64_t) > end ?
-			      g->fields[i].offset + sizeof(uint64_t) :
-			      end;
+		end = g->fields[i].offset + sizeof(uint64_t) > end
+			      ? g->fields[i].offset + sizeof(uint64_t)
+			      : end;
 	r = calloc(1, sizeof(*r) + end);
 	if (!r)
 		return NULL;

@@ -18,7 +18,7 @@ void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_debug(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Allows the first `burst` lines of one kind.  Embedded in the object that logs; zeroed at start. */
+/* Allows the first `burst` lines of one kind.  Embedded in the object that logs, zeroed. */
 struct log_limit {
 	unsigned used;
 };

@@ -11,9 +11,8 @@
 #include "virtio/virtio_device.h"
 #include "virtio/virtio_device_type.h"
 
-static const char *const kind_names[BLK_KINDS] = { "read",    "write",	      "flush",
-						   "discard", "write_zeroes", "get_id",
-						   "other" };
+static const char *const kind_names[BLK_KINDS] = { "read",         "write",  "flush", "discard",
+						   "write_zeroes", "get_id", "other" };
 
 static const struct counter_field fields[] = {
 	{ "reads", offsetof(struct blk_numbers, requests[BLK_READ]) },
@@ -156,12 +155,14 @@ static int check_options(const struct blk_options *o, const struct virtio_device
 {
 	uint32_t least = storage_limits(o->storage)->block_size;
 
-	if (o->block_size && (!is_power_of_two(o->block_size) || o->block_size < 512 ||
-			      o->block_size > 65536))
-		return error_set(e, -EINVAL, "block size %u is not a power of two from 512 to 65536",
+	if (o->block_size &&
+	    (!is_power_of_two(o->block_size) || o->block_size < 512 || o->block_size > 65536))
+		return error_set(e, -EINVAL,
+				 "block size %u is not a power of two from 512 to 65536",
 				 o->block_size);
 	if (o->block_size && o->block_size < least)
-		return error_set(e, -EINVAL, "block size %u is less than the %u that the disk needs",
+		return error_set(e, -EINVAL,
+				 "block size %u is less than the %u that the disk needs",
 				 o->block_size, least);
 	if (o->serial && strlen(o->serial) > BLK_ID_SIZE)
 		return error_set(e, -EINVAL, "serial \"%s\" is longer than %d bytes", o->serial,
@@ -177,7 +178,8 @@ static void queues_lay_out(struct blk *b, const char *name)
 		struct blk_queue *bq = &b->queues[i];
 
 		bq->blk = b;
-		bq->group = (struct counter_group){ .room = "blk", .fields = fields,
+		bq->group = (struct counter_group){ .room = "blk",
+						    .fields = fields,
 						    .count = ARRAY_LENGTH(fields),
 						    .values = &bq->numbers };
 		snprintf(bq->group.name, sizeof(bq->group.name), "%s", name);

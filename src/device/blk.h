@@ -25,7 +25,8 @@ struct blk *blk_create(const struct blk_options *options,
 void blk_free(struct blk *b);			/* queues stopped; NULL is ignored */
 struct virtio_device *blk_device(struct blk *b);	/* owned by b */
 
-/* Latency percentiles per kind of request, as "latency NAME read p50_ns=... p99_ns=..." lines.  Any thread. */
+/* Latency percentiles per kind of request, as "latency NAME read p50_ns=... p99_ns=..." lines.  Any
+ * thread. */
 void blk_print_latencies(struct blk *b, FILE *to);
 
 #endif

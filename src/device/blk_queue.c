@@ -18,13 +18,13 @@
 #include "virtio/virtio_device.h"
 
 struct blk_slot {
-	struct virtqueue_chain *chain;	/* borrowed from take to return */
+	struct virtqueue_chain *chain; /* borrowed from take to return */
 	struct blk_queue *queue;
 	uint64_t taken_ns;
 	enum blk_kind kind;
-	bool flushing;			/* a write-through's second half */
+	bool flushing; /* a write-through's second half */
 	uint16_t range_next, range_count;
-	struct storage_io io;		/* last: scratch space of the storage's layers follows */
+	struct storage_io io; /* last: scratch space of the storage's layers follows */
 };
 
 static struct blk_slot *slot_of(struct blk_queue *bq, unsigned id)
@@ -102,8 +102,7 @@ static void next_range(struct blk_slot *s)
  * stable. */
 static bool is_write_through(const struct blk_queue *bq)
 {
-	return bq->write_through_always ||
-	       !__atomic_load_n(&bq->blk->write_back, __ATOMIC_RELAXED);
+	return bq->write_through_always || !__atomic_load_n(&bq->blk->write_back, __ATOMIC_RELAXED);
 }
 
 static bool needs_flush(const struct blk_slot *s)
@@ -155,8 +154,7 @@ static void begin_ranges(struct blk_slot *s, const struct blk_request *request)
 	uint8_t status;
 
 	iov_copy_from(c->iov, c->readable, 0, bytes, request->range_count * BLK_RANGE_SIZE);
-	status = blk_ranges_parse(bytes, &s->queue->rules, request,
-				  ranges_of(s->queue, c->id));
+	status = blk_ranges_parse(bytes, &s->queue->rules, request, ranges_of(s->queue, c->id));
 	if (status != VIRTIO_BLK_S_OK) {
 		finish(s, status);
 		return;

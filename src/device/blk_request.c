@@ -5,7 +5,7 @@
 
 #include "base/bytes.h"
 
-enum { SECTOR_SIZE = 512 };	/* the unit of the protocol, whatever blk_size says */
+enum { SECTOR_SIZE = 512 }; /* the unit of the protocol, whatever blk_size says */
 
 /* A sector number times its size may not wrap. */
 static bool place(const struct blk_rules *rules, uint64_t sector, uint64_t length, uint64_t *offset)
@@ -22,7 +22,8 @@ static uint8_t parse_transfer(enum blk_kind kind, uint64_t sector, uint64_t leng
 {
 	request->kind = kind;
 	request->length = length;
-	return place(rules, sector, length, &request->offset) ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR;
+	return place(rules, sector, length, &request->offset) ? VIRTIO_BLK_S_OK
+							      : VIRTIO_BLK_S_IOERR;
 }
 
 static uint8_t parse_clear(enum blk_kind kind, bool able, uint64_t bytes,
@@ -92,7 +93,8 @@ uint8_t blk_ranges_parse(const void *bytes, const struct blk_rules *rules,
 			return VIRTIO_BLK_S_UNSUPP;
 		r->unmap = flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
 		r->length = (uint64_t)load_le32(at + 8) * SECTOR_SIZE;
-		if (r->length > rules->clear_max || !place(rules, load_le64(at), r->length, &r->offset))
+		if (r->length > rules->clear_max ||
+		    !place(rules, load_le64(at), r->length, &r->offset))
 			return VIRTIO_BLK_S_IOERR;
 	}
 	return VIRTIO_BLK_S_OK;

@@ -1,7 +1,7 @@
 /* host_transport.h - a protocol by which a VMM reaches our devices.
- * Implementers: vhost_user/ (vfio_user/ is to come).  They call virtio/, pci/ and link/; nothing calls
- * back into them: kicks and interrupts are descriptors that the transport gives to the queue once
- * and is then out of the data path. */
+ * Implementer: vhost_user/.  It calls virtio/ and link/; nothing calls back into it: kicks and
+ * interrupts are descriptors that the transport gives to the queue once and is then out of the
+ * data path. */
 #ifndef HOST_HOST_TRANSPORT_H
 #define HOST_HOST_TRANSPORT_H
 
@@ -13,7 +13,7 @@ struct reactor_task;
 struct virtio_device;
 
 struct host_address {
-	const char *path;	/* Unix socket to listen on, or to connect to; NULL when fd is given */
+	const char *path; /* Unix socket to listen on, or to connect to; NULL when fd is given */
 	int fd;			/* a socket that listens already; moves to the endpoint; else -1 */
 	bool connect;		/* client mode: connect to path, and again whenever it is lost */
 };

@@ -11,7 +11,7 @@ struct free_buffer {
 };
 
 struct buffer_pool {
-	size_t limit, used, cached;	/* bytes */
+	size_t limit, used, cached; /* bytes */
 	struct free_buffer *classes[CLASSES];
 };
 
@@ -20,7 +20,7 @@ static unsigned class_of(size_t bytes)
 	unsigned class = 0;
 
 	while (((size_t)1 << (SMALLEST_SHIFT + class)) < bytes)
-		class++;
+		class ++;
 	return class;
 }
 

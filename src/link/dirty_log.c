@@ -57,8 +57,9 @@ void dirty_log_mark(struct dirty_log *log, uint64_t iova, uint64_t length)
 	if (!length)
 		return;
 	last = (iova + length - 1) / DIRTY_LOG_PAGE;
-	/* A bit that is found set must have been read after our data was stored, or a front-end that
-	 * clears it in between copies the page without the data.  Pairs with its atomic exchange. */
+	/* A bit that is found set must have been read after our data was stored, or a front-end
+	 * that clears it in between copies the page without the data.  Pairs with its atomic
+	 * exchange. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	for (uint64_t page = iova / DIRTY_LOG_PAGE; page <= last && page < log->pages; page++)
 		mark_page(log, page);

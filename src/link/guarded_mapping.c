@@ -30,7 +30,7 @@
 enum { PLACES_MAX = 16384 };
 
 static _Atomic(struct guarded_mapping *) places[PLACES_MAX];
-static atomic_uint places_used;		/* no place at or above has ever been taken */
+static atomic_uint places_used; /* no place at or above has ever been taken */
 static atomic_uint losses;
 static pthread_mutex_t places_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -58,9 +58,9 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 	struct guarded_mapping *m = find((uintptr_t)info->si_addr);
 	int saved = errno;
 
-	if (!m || mmap(m->address, m->length, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-		       0) == MAP_FAILED) {
+	if (!m ||
+	    mmap(m->address, m->length, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
 		give_up();
 	} else {
 		__atomic_store_n(&m->lost, true, __ATOMIC_RELEASE);
@@ -72,7 +72,8 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 /* With each mapping: a library may have put its own in place since. */
 static void install_handler(void)
 {
-	struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER };
+	struct sigaction action = { .sa_sigaction = on_sigbus,
+				    .sa_flags = SA_SIGINFO | SA_NODEFER };
 
 	sigemptyset(&action.sa_mask);
 	sigaction(SIGBUS, &action, NULL);
@@ -109,7 +110,8 @@ static int check_length(int fd, uint64_t offset, uint64_t length, struct error *
 	if (fstat(fd, &st))
 		return error_set(e, -errno, "fstat: %s", strerror(errno));
 	if (S_ISREG(st.st_mode) && !range_fits(offset, length, st.st_size))
-		return error_set(e, -EINVAL, "file of %llu bytes is shorter than %llu bytes at %llu",
+		return error_set(e, -EINVAL,
+				 "file of %llu bytes is shorter than %llu bytes at %llu",
 				 (unsigned long long)st.st_size, (unsigned long long)length,
 				 (unsigned long long)offset);
 	return 0;

@@ -27,8 +27,10 @@ static const struct counter_field fields[] = {
 void link_open(struct link *l, const char *name)
 {
 	*l = (struct link){ 0 };
-	l->group = (struct counter_group){ .room = "link", .fields = fields,
-					   .count = ARRAY_LENGTH(fields), .values = &l->numbers };
+	l->group = (struct counter_group){ .room = "link",
+					   .fields = fields,
+					   .count = ARRAY_LENGTH(fields),
+					   .values = &l->numbers };
 	snprintf(l->group.name, sizeof(l->group.name), "%s", name);
 	counter_group_add(&l->group);
 }

@@ -10,8 +10,9 @@ struct link_remote_type {
 	const char *name;	/* "vfio-user" */
 
 	/* Begins the transfer of t->part bytes, all inside one remote region of the map, between
-	 * t->iova + t->finished and t->local + t->finished.  Any queue's reactor.  Ends, once and later, in link_transfer_complete() on t->reactor's
-	 * thread.  Transfers may be carried out in any order: who needs an order waits. */
+	 * t->iova + t->finished and t->local + t->finished.  Any queue's reactor.  Ends, once and
+	 * later, in link_transfer_complete() on t->reactor's thread.  Transfers may be carried out
+	 * in any order: who needs an order waits. */
 	void (*read)(struct link_remote *remote, struct link_transfer *t);
 	void (*write)(struct link_remote *remote, struct link_transfer *t);
 };

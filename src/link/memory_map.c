@@ -14,20 +14,20 @@
 /* One mmap, shared by every map that has the region. */
 struct region_mapping {
 	struct guarded_mapping guard;
-	unsigned references;	/* atomic */
+	unsigned references; /* atomic */
 };
 
 struct region {
-	struct memory_region public;	/* fd is -1 */
-	char *host;			/* NULL: remote */
-	struct region_mapping *mapping;	/* held; NULL: remote */
+	struct memory_region public;    /* fd is -1 */
+	char *host;                     /* NULL: remote */
+	struct region_mapping *mapping; /* held; NULL: remote */
 };
 
 struct memory_map {
-	struct link_remote *remote;	/* borrowed */
-	unsigned references;		/* atomic */
+	struct link_remote *remote; /* borrowed */
+	unsigned references;        /* atomic */
 	unsigned count;
-	struct region regions[];	/* by iova; no two overlap */
+	struct region regions[]; /* by iova; no two overlap */
 };
 
 static struct memory_map *map_allocate(unsigned count, struct link_remote *remote, struct error *e)

@@ -60,7 +60,7 @@ uint64_t memory_map_part(const struct memory_map *m, uint64_t iova, uint64_t len
 			 enum memory_access access, void **host);
 
 /* The address of [iova, iova + length) in our process.  NULL: some byte is remote, unmapped or
- * denied, or the range crosses regions; *remote tells whether the link can reach it all the same. */
+ * denied, or the range crosses regions; *remote tells whether the link reaches it all the same. */
 void *memory_map_contiguous(const struct memory_map *m, uint64_t iova, uint64_t length,
 			    enum memory_access access, bool *remote);
 

@@ -27,7 +27,7 @@ enum reactor_kind { REACTOR_AUTO, REACTOR_IO_URING, REACTOR_EPOLL };
 struct reactor_options {
 	const char *name;	/* static: thread name and counters, "control", "worker0" */
 	enum reactor_kind kind;
-	uint64_t poll_ns_max;	/* longest that a poller without work keeps the loop awake; 0: never */
+	uint64_t poll_ns_max; /* longest that a poller looks in vain before it rests */
 };
 
 struct reactor *reactor_create(const struct reactor_options *options, struct error *e);
@@ -64,7 +64,7 @@ void reactor_post(struct reactor *r, struct reactor_task *t);
 /* Level-triggered: fn runs in every turn in which fd has one of `events` (or an error). */
 struct reactor_watch {
 	struct reactor *reactor;	/* set by reactor_watch_add() */
-	int fd;				/* borrowed: the owner closes it, after removing the watch */
+	int fd; /* borrowed: the owner closes it, after removing the watch */
 	short events;			/* POLLIN, POLLOUT */
 	reactor_fn *fn;
 	void *arg;
@@ -97,7 +97,7 @@ void reactor_timer_cancel(struct reactor_timer *t);	/* idempotent */
  * rest; reactor_poller_wake() makes it active again. */
 struct reactor_poller {
 	bool (*poll)(void *arg);	/* true: found work */
-	bool (*rest)(void *arg);	/* ask for a notification; false: work came meanwhile, stay active */
+	bool (*rest)(void *arg); /* ask for a notification; false: work came meanwhile */
 	void (*wake)(void *arg);	/* no more notifications needed */
 	void *arg;
 	struct reactor *reactor;	/* the rest is private */
@@ -123,7 +123,7 @@ struct reactor_io {
 	int fd;				/* borrowed until done */
 	uint64_t offset, length;	/* bytes; length only for FALLOCATE */
 	int mode;			/* FALLOCATE: see fallocate(2) */
-	const struct iovec *iov;	/* READ, WRITE: borrowed until done; at most IOV_MAX entries */
+	const struct iovec *iov; /* READ, WRITE: borrowed until done; at most IOV_MAX entries */
 	unsigned iov_count;
 	int result;			/* bytes, 0, or -errno; set before done */
 	void (*done)(struct reactor_io *io);	/* home thread, never inside reactor_io_submit() */

@@ -46,7 +46,7 @@ struct storage_io {
 
 struct storage_limits {
 	uint64_t size;			/* bytes; see storage_size() for the present one */
-	uint32_t block_size;		/* bytes, power of two, >= 512: offsets and lengths are multiples */
+	uint32_t block_size; /* bytes, power of two, >= 512: offsets and lengths are multiples */
 	uint32_t preferred_size;	/* bytes, power of two: best request granule, 0 unknown */
 	uint32_t discard_alignment;	/* bytes */
 	uint64_t transfer_max;		/* bytes of one READ or WRITE a layer takes; 0: any */

@@ -48,8 +48,8 @@ struct storage_provider {
 	 * assumes it.  FLUSH arrives only when limits.volatile_cache. */
 	void (*submit)(struct storage_layer_channel *ch, struct storage_io *io);
 
-	/* May be NULL: status passes upward unseen.  Filters only: the layer below has completed io;
-	 * end it with storage_complete() or send it down again with storage_forward(). */
+	/* May be NULL: status passes upward unseen.  Filters only: the layer below has completed
+	 * io; end it with storage_complete() or send it down again with storage_forward(). */
 	void (*completed)(struct storage_layer_channel *ch, struct storage_io *io, int status);
 };
 

@@ -14,8 +14,10 @@
 #include "virtio/virtio_state.h"
 
 /* VIRTIO_F_ANY_LAYOUT is for legacy drivers: we never assume where a header ends (2.7.4.1). */
-enum { RING_FEATURES_LOW = 1u << VIRTIO_RING_F_INDIRECT_DESC | 1u << VIRTIO_RING_F_EVENT_IDX |
-			   1u << VIRTIO_F_ANY_LAYOUT };
+enum {
+	RING_FEATURES_LOW = 1u << VIRTIO_RING_F_INDIRECT_DESC | 1u << VIRTIO_RING_F_EVENT_IDX |
+			    1u << VIRTIO_F_ANY_LAYOUT
+};
 
 /* ---- create, free, look ---- */
 

@@ -35,7 +35,8 @@ struct virtio_device_options {
 struct virtio_device *virtio_device_create(const struct virtio_device_type *type, void *state,
 					   const struct virtio_device_options *options,
 					   struct error *e);
-/* After a virtio_device_reset() that is done, with nothing called since, or unused.  NULL is ignored. */
+/* After a virtio_device_reset() that is done, with nothing called since, or unused.  NULL is
+ * ignored. */
 void virtio_device_free(struct virtio_device *d);
 
 void *virtio_device_state(const struct virtio_device *d);
@@ -53,7 +54,8 @@ int virtio_device_accept(struct virtio_device *d, uint64_t features, struct erro
 uint64_t virtio_device_accepted(const struct virtio_device *d);
 
 uint8_t virtio_device_status(const struct virtio_device *d);
-void virtio_device_set_status(struct virtio_device *d, uint8_t status); /* 0 does not reset: see below */
+/* 0 does not reset: see virtio_device_reset(). */
+void virtio_device_set_status(struct virtio_device *d, uint8_t status);
 
 /* 0, or -EINVAL for a range outside the configuration space or a field that is read-only. */
 int virtio_device_config_read(struct virtio_device *d, size_t offset, void *to, size_t n);
@@ -61,7 +63,8 @@ int virtio_device_config_write(struct virtio_device *d, size_t offset, const voi
 
 /* fn runs on the control reactor when the device has changed its configuration space, or needs a
  * reset (see virtio_device_status()).  One listener; NULL: none. */
-void virtio_device_set_listener(struct virtio_device *d, void (*config_changed)(void *arg), void *arg);
+void virtio_device_set_listener(struct virtio_device *d, void (*config_changed)(void *arg),
+				void *arg);
 /* For device types: tells the listener, at the end of the turn. */
 void virtio_device_config_changed(struct virtio_device *d);
 
@@ -94,8 +97,8 @@ void virtio_queue_give_error(struct virtio_device *d, unsigned index, int fd);
 void virtio_queue_enable(struct virtio_device *d, unsigned index, bool on);
 
 /* In-flight tracking (vhost-user INFLIGHT_SHMFD): `region` is this queue's part of the shared
- * buffer, at least virtio_queue_inflight_size(its size) bytes (checked at start), borrowed until the
- * queue is stopped; NULL: off.  While the queue is stopped. */
+ * buffer, at least virtio_queue_inflight_size(its size) bytes (checked at start), borrowed until
+ * the queue is stopped; NULL: off.  While the queue is stopped. */
 size_t virtio_queue_inflight_size(uint16_t queue_size);
 void virtio_queue_set_inflight(struct virtio_device *d, unsigned index, void *region, size_t bytes);
 
@@ -109,7 +112,8 @@ bool virtio_queue_is_started(const struct virtio_device *d, unsigned index);
 /* Stops every queue and forgets features, status, queue set-up and eventfds; memory stays. */
 void virtio_device_reset(struct virtio_device *d, struct reactor_task *done);
 
-/* The device holds the map it is given.  done: no request uses the old map any more.  NULL: none. */
+/* The device holds the map it is given.  done: no request uses the old map any more.  NULL: none.
+ */
 void virtio_device_set_memory(struct virtio_device *d, struct memory_map *m,
 			      struct reactor_task *done);
 

@@ -18,8 +18,8 @@ struct virtio_device_type {
 	uint16_t header_size;	/* bytes that every request begins with: handed out as a copy */
 	bool has_status;	/* the last writable byte of a request is a status */
 
-	/* Control reactor.  Ranges are inside config_size.  config_write: -EINVAL for a field that the
-	 * driver may not write. */
+	/* Control reactor.  Ranges are inside config_size.  config_write: -EINVAL for a field that
+	 * the driver may not write. */
 	uint64_t (*features)(const struct virtio_device *d);
 	void (*config_read)(const struct virtio_device *d, size_t offset, void *to, size_t n);
 	int (*config_write)(struct virtio_device *d, size_t offset, const void *from, size_t n);

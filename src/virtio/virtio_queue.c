@@ -445,9 +445,11 @@ static void tasks_lay_out(struct virtio_queue *q)
 	q->settings = (struct reactor_task){ .fn = settings_run, .arg = q };
 	q->flush = (struct reactor_task){ .fn = flush_run, .arg = q };
 	q->broken = (struct reactor_task){ .fn = virtio_queue_broke, .arg = q };
-	q->poller = (struct reactor_poller){ .poll = queue_poll, .rest = queue_rest,
-					     .wake = queue_wake, .arg = q };
-	q->kick = (struct reactor_watch){ .fd = -1, .events = POLLIN, .fn = queue_kicked, .arg = q };
+	q->poller = (struct reactor_poller){
+		.poll = queue_poll, .rest = queue_rest, .wake = queue_wake, .arg = q
+	};
+	q->kick =
+		(struct reactor_watch){ .fd = -1, .events = POLLIN, .fn = queue_kicked, .arg = q };
 }
 
 int virtio_queue_open(struct virtio_device *d, unsigned index, struct reactor *worker,
@@ -476,8 +478,9 @@ int virtio_queue_open(struct virtio_device *d, unsigned index, struct reactor *w
 	q->ring = virtqueue_create(&options, e);
 	if (!q->ring)
 		return error_wrap(e, "queue %u", index);
-	q->group = (struct counter_group){ .room = "virtio", .fields = fields,
-					   .count = ARRAY_LENGTH(fields), .values = q };
+	q->group = (struct counter_group){
+		.room = "virtio", .fields = fields, .count = ARRAY_LENGTH(fields), .values = q
+	};
 	snprintf(q->group.name, sizeof(q->group.name), "%s", name);
 	counter_group_add(&q->group);
 	return 0;

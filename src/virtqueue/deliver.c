@@ -41,8 +41,12 @@ static void data_done(struct link_transfer *t)
 static void data_write(struct virtqueue *q, struct remote_chain *c, struct link_transfer *t,
 		       uint64_t iova, void *local, uint32_t length)
 {
-	*t = (struct link_transfer){ .iova = iova, .local = local, .length = length,
-				     .purpose = LINK_PAYLOAD, .done = data_done, .owner = c };
+	*t = (struct link_transfer){ .iova = iova,
+				     .local = local,
+				     .length = length,
+				     .purpose = LINK_PAYLOAD,
+				     .done = data_done,
+				     .owner = c };
 	remote_write(q, q->slots[c->head].epoch, t, &q->remote->data_pending[c->parity]);
 }
 
@@ -120,8 +124,12 @@ static void ring_transfer(struct virtqueue *q, unsigned which, uint64_t iova, vo
 	struct remote_queue *r = q->remote;
 	struct link_transfer *t = &r->deliver_transfer[which];
 
-	*t = (struct link_transfer){ .iova = iova, .local = local, .length = length,
-				     .purpose = LINK_RING, .done = ring_done, .owner = q };
+	*t = (struct link_transfer){ .iova = iova,
+				     .local = local,
+				     .length = length,
+				     .purpose = LINK_RING,
+				     .done = ring_done,
+				     .owner = q };
 	r->deliver_epoch = q->epoch;
 	(write ? remote_write : remote_read)(q, r->deliver_epoch, t, &r->deliver_pending);
 }
@@ -148,7 +156,8 @@ static void begin_elements(struct virtqueue *q)
 	ring_transfer(q, 0, q->setup.device_iova + 4 + 8ull * first, r->elements + first, 8 * part,
 		      true);
 	if (count > part)
-		ring_transfer(q, 1, q->setup.device_iova + 4, r->elements, 8 * (count - part), true);
+		ring_transfer(q, 1, q->setup.device_iova + 4, r->elements, 8 * (count - part),
+			      true);
 }
 
 /* The driver may reuse the batch's descriptors as soon as it sees the index. */
@@ -195,8 +204,8 @@ static void end_event(struct virtqueue *q)
 {
 	struct remote_queue *r = q->remote;
 	uint16_t word = le16toh(r->wanted_word);
-	bool wanted = q->event_index ? vring_need_event(word, q->published_index, r->old_published) :
-				       !(word & VRING_AVAIL_F_NO_INTERRUPT);
+	bool wanted = q->event_index ? vring_need_event(word, q->published_index, r->old_published)
+				     : !(word & VRING_AVAIL_F_NO_INTERRUPT);
 
 	r->deliver = DELIVER_IDLE;
 	if (wanted)

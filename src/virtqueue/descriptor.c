@@ -33,7 +33,8 @@ int descriptor_walk(const struct vring_desc *table, unsigned entries, unsigned h
 		if (unlikely(at >= entries))
 			return refuse(reason, "a descriptor's next is beyond its table");
 		if (unlikely(n == max))
-			return refuse(reason, "a descriptor chain is longer than allowed, or loops");
+			return refuse(reason,
+				      "a descriptor chain is longer than allowed, or loops");
 		out[n] = descriptor_copy(&table[at]);
 		if (out[n].flags & VRING_DESC_F_INDIRECT)
 			return n + 1;

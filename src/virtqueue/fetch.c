@@ -177,8 +177,12 @@ static void chain_read_done(struct link_transfer *t)
 static void chain_read(struct virtqueue *q, struct remote_chain *c, struct link_transfer *t,
 		       uint64_t iova, void *local, uint32_t length)
 {
-	*t = (struct link_transfer){ .iova = iova, .local = local, .length = length,
-				     .purpose = LINK_PAYLOAD, .done = chain_read_done, .owner = c };
+	*t = (struct link_transfer){ .iova = iova,
+				     .local = local,
+				     .length = length,
+				     .purpose = LINK_PAYLOAD,
+				     .done = chain_read_done,
+				     .owner = c };
 	remote_read(q, q->slots[c->head].epoch, t, &c->pending);
 }
 
@@ -314,8 +318,12 @@ static void chain_read_table(struct virtqueue *q, struct remote_chain *c)
 		virtqueue_break(q, reason);
 		return;
 	}
-	*t = (struct link_transfer){ .iova = d->addr, .local = c->table, .length = d->len,
-				     .purpose = LINK_RING, .done = chain_table_done, .owner = c };
+	*t = (struct link_transfer){ .iova = d->addr,
+				     .local = c->table,
+				     .length = d->len,
+				     .purpose = LINK_RING,
+				     .done = chain_table_done,
+				     .owner = c };
 	remote_read(q, q->slots[c->head].epoch, t, &c->pending);
 	if (!c->pending && !q->reason)
 		chain_table_walk(q, c);
@@ -382,8 +390,12 @@ static void sync_transfer(struct virtqueue *q, unsigned which, uint64_t iova, vo
 	struct remote_queue *r = q->remote;
 	struct link_transfer *t = &r->sync_transfer[which];
 
-	*t = (struct link_transfer){ .iova = iova, .local = local, .length = length,
-				     .purpose = LINK_RING, .done = sync_done, .owner = q };
+	*t = (struct link_transfer){ .iova = iova,
+				     .local = local,
+				     .length = length,
+				     .purpose = LINK_RING,
+				     .done = sync_done,
+				     .owner = q };
 	r->sync_epoch = q->epoch;
 	(write ? remote_write : remote_read)(q, r->sync_epoch, t, &r->sync_pending);
 }

@@ -115,7 +115,8 @@ int inflight_recover(struct virtqueue *q, void *region, size_t bytes, struct err
 	uint16_t version = f->version;
 
 	if (bytes < virtqueue_inflight_size(q->size))
-		return error_set(e, -EINVAL, "in-flight region of %zu bytes is too small for %u descriptors",
+		return error_set(e, -EINVAL,
+				 "in-flight region of %zu bytes is too small for %u descriptors",
 				 bytes, q->size);
 	if (version > INFLIGHT_VERSION)
 		return error_set(e, -EINVAL, "in-flight region: version %u, not %u", version,

@@ -40,8 +40,8 @@ struct remote_queue {
 	bool again;			/* kicked while a sync was under way */
 	bool in_sync;			/* fetch_sync() is on the stack */
 	bool starved;			/* a chain waits for a buffer: so must all behind it */
-	unsigned resubmits_out;		/* of the chains in fifo, how many came from a former process */
-	bool asked;			/* the driver knows that we want a notification at seen_index */
+	unsigned resubmits_out; /* of the chains in fifo, how many came from a former process */
+	bool asked; /* the driver knows that we want a notification at seen_index */
 	uint16_t asked_index;
 	uint16_t new_index;		/* what the last look at the index found */
 	struct link_transfer sync_transfer[2];

@@ -25,7 +25,7 @@
 
 enum {
 	INLINE_SEGMENTS = 4,	/* payload entries kept in the slot itself */
-	SEGMENTS_MIN = 256,	/* every queue takes chains of this many descriptors, however small */
+	SEGMENTS_MIN = 256, /* every queue takes chains of this many descriptors, however small */
 	CHAIN_REMOTE = 1,	/* an answer: some of the chain's memory is not mapped */
 };
 
@@ -111,7 +111,7 @@ struct virtqueue {
 /* virtqueue.c */
 int virtqueue_break(struct virtqueue *q, const char *reason);	/* -EPROTO */
 void epoch_put(struct virtqueue *q, struct map_epoch *epoch);	/* one user less */
-struct chain_slot *slot_take(struct virtqueue *q, unsigned head);	/* NULL: the queue is broken */
+struct chain_slot *slot_take(struct virtqueue *q, unsigned head); /* NULL: the queue is broken */
 void slot_free(struct virtqueue *q, struct chain_slot *s);
 /* Appends one payload entry.  False: too many. */
 bool slot_append(struct virtqueue *q, struct chain_slot *s, void *host, uint64_t iova,

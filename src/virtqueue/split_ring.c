@@ -2,8 +2,8 @@
  *
  * Barriers.  available->idx: our acquire load pairs with the driver's release store, so that heads
  * and descriptors read after it are those it published.  used->idx: our release store pairs with
- * the driver's acquire load.  Two places need a full fence because each side stores, then loads what
- * the other stored: publish, then look whether an interrupt is wanted (the driver: asks for an
+ * the driver's acquire load.  Two places need a full fence because each side stores, then loads
+ * what the other stored: publish, then look whether an interrupt is wanted (the driver: asks for an
  * interrupt, then looks at used->idx); ask for a notification, then look at available->idx (the
  * driver: publishes, then looks whether a notification is wanted).
  */
@@ -91,7 +91,8 @@ static bool part_add(struct virtqueue *q, struct chain_slot *s, char *host, uint
 
 	if (!writable && s->chain.header_bytes < q->options.header_size)
 		taken = header_take(q, s, host, part);
-	return taken == part || slot_append(q, s, host + taken, iova + taken, part - taken, writable);
+	return taken == part ||
+	       slot_append(q, s, host + taken, iova + taken, part - taken, writable);
 }
 
 static int descriptor_map(struct virtqueue *q, struct chain_slot *s, const struct vring_desc *d)

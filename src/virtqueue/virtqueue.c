@@ -167,9 +167,9 @@ static int allocate(struct virtqueue *q)
 	q->walk = calloc(q->segments_max, sizeof(*q->walk));
 	q->large_iov = calloc(size * q->segments_max, sizeof(*q->large_iov));
 	q->large_iova = calloc(size * q->segments_max, sizeof(*q->large_iova));
-	return q->slots && q->heads && q->resubmit && q->walk && q->large_iov && q->large_iova ?
-		       0 :
-		       -ENOMEM;
+	return q->slots && q->heads && q->resubmit && q->walk && q->large_iov && q->large_iova
+		       ? 0
+		       : -ENOMEM;
 }
 
 static void deallocate(struct virtqueue *q)
@@ -200,8 +200,10 @@ struct virtqueue *virtqueue_create(const struct virtqueue_options *options, stru
 	}
 	slots_lay_out(q);
 	link_open(&q->link, q->name);
-	q->group = (struct counter_group){ .room = "virtqueue", .fields = fields,
-					   .count = ARRAY_LENGTH(fields), .values = &q->numbers };
+	q->group = (struct counter_group){ .room = "virtqueue",
+					   .fields = fields,
+					   .count = ARRAY_LENGTH(fields),
+					   .values = &q->numbers };
 	memcpy(q->group.name, q->name, sizeof(q->group.name));
 	counter_group_add(&q->group);
 	return q;
@@ -256,8 +258,8 @@ static int take_over(struct virtqueue *q, struct error *e)
 	int err;
 
 	if (q->used)
-		q->used_index = q->published_index =
-			__atomic_load_n(&q->used->idx, __ATOMIC_ACQUIRE);
+		q->used_index = q->published_index = __atomic_load_n(&q->used->idx,
+								     __ATOMIC_ACQUIRE);
 	if (!q->setup.inflight)
 		return 0;
 	err = inflight_recover(q, q->setup.inflight, q->setup.inflight_bytes, e);
@@ -478,7 +480,8 @@ void virtqueue_push(struct virtqueue *q, struct virtqueue_chain *c, uint64_t wri
 	struct chain_slot *s = CONTAINER_OF(c, struct chain_slot, chain);
 
 	assert(s->epoch && written <= c->writable_bytes);
-	if (unlikely(q->remote != NULL) && (s->is_remote || deliver_is_busy(q) || virtqueue_is_remote(q))) {
+	if (unlikely(q->remote != NULL) &&
+	    (s->is_remote || deliver_is_busy(q) || virtqueue_is_remote(q))) {
 		deliver_push(q, s, written, status);
 		return;
 	}

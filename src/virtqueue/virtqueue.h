@@ -41,11 +41,11 @@ struct virtqueue_options {
 /* One request.  Owned by the queue, valid from pop to push. */
 struct virtqueue_chain {
 	uint16_t id;			/* < queue size; unique while in flight */
-	uint16_t header_bytes;		/* less than header_size if the readable part is too short */
+	uint16_t header_bytes; /* less than header_size if the readable part is too short */
 	bool has_status;		/* false: there is no writable byte to put a status in */
 	unsigned readable;		/* entries of iov the device may read ... */
-	unsigned writable;		/* ... followed by those it may write (virtio 1.3, 2.7.4.2) */
-	uint64_t readable_bytes, writable_bytes;	/* sums of the two, header and status excluded */
+	unsigned writable; /* ... followed by those it may write (virtio 1.3, 2.7.4.2) */
+	uint64_t readable_bytes, writable_bytes; /* sums of the two, header and status excluded */
 	const void *header;		/* in our memory */
 	const struct iovec *iov;	/* the payload, header and status excluded */
 };
@@ -78,7 +78,7 @@ bool virtqueue_is_settled(const struct virtqueue *q);
  * them is gone.  -EFAULT when a ring does not lie in the new map: the queue is broken. */
 int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map, void (*released)(void *arg));
 void virtqueue_set_log(struct virtqueue *q, struct dirty_log *log);	/* NULL: off */
-void virtqueue_set_interrupt(struct virtqueue *q, int fd);		/* borrowed eventfd; -1: none */
+void virtqueue_set_interrupt(struct virtqueue *q, int fd); /* borrowed eventfd; -1: none */
 
 /* 1 there are chains to pop, 0 nothing new or still on its way (ready runs when it has arrived),
  * -errno the driver broke the ring: broken for good, virtqueue_reason() says why. */

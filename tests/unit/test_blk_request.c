@@ -11,8 +11,11 @@
 #include "base/bytes.h"
 #include "device/blk_request.h"
 
-static const struct blk_rules writable = { .size = 1 << 20, .block_size = 512, .clear_max = 1 << 19,
-					   .can_discard = true, .can_write_zeroes = true };
+static const struct blk_rules writable = { .size = 1 << 20,
+					   .block_size = 512,
+					   .clear_max = 1 << 19,
+					   .can_discard = true,
+					   .can_write_zeroes = true };
 
 static uint8_t parse(const struct blk_rules *rules, uint32_t type, uint64_t sector,
 		     uint64_t readable, uint64_t written, struct blk_request *r)
@@ -61,7 +64,8 @@ static void a_read_only_disk_is_never_changed(void **state)
 	assert_int_equal(parse(&rules, VIRTIO_BLK_T_IN, 0, 0, 512, &r), VIRTIO_BLK_S_OK);
 	assert_int_equal(parse(&rules, VIRTIO_BLK_T_OUT, 0, 512, 0, &r), VIRTIO_BLK_S_IOERR);
 	assert_int_equal(parse(&rules, VIRTIO_BLK_T_DISCARD, 0, 16, 0, &r), VIRTIO_BLK_S_IOERR);
-	assert_int_equal(parse(&rules, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16, 0, &r), VIRTIO_BLK_S_IOERR);
+	assert_int_equal(parse(&rules, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16, 0, &r),
+			 VIRTIO_BLK_S_IOERR);
 }
 
 static void unknown_and_impossible_requests_are_told_apart(void **state)

@@ -1,5 +1,5 @@
-/* Broken if this fails: the borders of the guest's memory, the life of its mappings, the survival of
- * a file that shrinks, or which pages are marked dirty. */
+/* Broken if this fails: the borders of the guest's memory, the life of its mappings, the survival
+ * of a file that shrinks, or which pages are marked dirty. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -65,10 +65,10 @@ static void bad_regions_are_refused(void **state)
 	int fd = memory_file(0x2000);
 	struct memory_map *m = memory_map_create(NULL);
 	const struct memory_region bad[] = {
-		{ 0x0800, 0x1000, fd, 0, MEMORY_READ },		/* overlaps */
-		{ 0x5000, 0x3000, fd, 0, MEMORY_READ },		/* longer than the file */
+		{ 0x0800, 0x1000, fd, 0, MEMORY_READ }, /* overlaps */
+		{ 0x5000, 0x3000, fd, 0, MEMORY_READ }, /* longer than the file */
 		{ 0x5000, 0x1000, fd, UINT64_MAX - 0xfff, MEMORY_READ },
-		{ UINT64_MAX - 0xff, 0x1000, -1, 0, MEMORY_READ },	/* wraps */
+		{ UINT64_MAX - 0xff, 0x1000, -1, 0, MEMORY_READ }, /* wraps */
 		{ 0x5000, 0, fd, 0, MEMORY_READ },
 	};
 

@@ -22,8 +22,12 @@
 enum {
 	SIZE = 8,
 	RAM = 1 << 20,
-	BASE = 0x100000,	/* iova of the first byte */
-	DESCRIPTORS = 0, AVAILABLE = 0x1000, USED = 0x2000, TABLE = 0x3000, DATA = 0x10000,
+	BASE = 0x100000, /* iova of the first byte */
+	DESCRIPTORS = 0,
+	AVAILABLE = 0x1000,
+	USED = 0x2000,
+	TABLE = 0x3000,
+	DATA = 0x10000,
 };
 
 struct fixture {
@@ -56,8 +60,11 @@ static void nothing(void *arg)
 
 static void queue_create(struct fixture *f)
 {
-	const struct virtqueue_options o = { .name = "test/0", .size_max = 64, .header_size = 16,
-					     .has_status = true, .ready = nothing };
+	const struct virtqueue_options o = { .name = "test/0",
+					     .size_max = 64,
+					     .header_size = 16,
+					     .has_status = true,
+					     .ready = nothing };
 
 	f->q = virtqueue_create(&o, NULL);
 	assert_non_null(f->q);
@@ -225,10 +232,9 @@ static void chains_of_many_parts_are_held(void **state)
 	begin(&f, 1ull << VIRTIO_RING_F_INDIRECT_DESC);
 	table = (void *)(f.ram + TABLE);
 	for (unsigned i = 0; i < 200; i++)
-		table[i] = descriptor(DATA + i * 64, 16,
-				      (i ? VRING_DESC_F_WRITE : 0) |
-					      (i < 199 ? VRING_DESC_F_NEXT : 0),
-				      i + 1);
+		table[i] = descriptor(
+			DATA + i * 64, 16,
+			(i ? VRING_DESC_F_WRITE : 0) | (i < 199 ? VRING_DESC_F_NEXT : 0), i + 1);
 	f.descriptors[1] = descriptor(TABLE, 200 * 16, VRING_DESC_F_INDIRECT, 0);
 	for (unsigned round = 0; round < 3; round++) {
 		publish(&f, 1);
@@ -271,10 +277,21 @@ static void a_broken_chain_breaks_the_queue(void **state)
 		{ 0, descriptor(TABLE, 16, indirect, 0), { 0 }, descriptor(DATA, 16, 0, 0) },
 		{ 1ull << 28, descriptor(TABLE, 16, indirect | next, 1), descriptor(DATA, 16, 0, 0),
 		  descriptor(DATA, 16, 0, 0) },
-		{ 1ull << 28, descriptor(TABLE, 24, indirect, 0), { 0 }, descriptor(DATA, 16, 0, 0) },
-		{ 1ull << 28, descriptor(TABLE, 0, indirect, 0), { 0 }, descriptor(DATA, 16, 0, 0) },
-		{ 1ull << 28, descriptor(TABLE, 16, indirect, 0), { 0 }, descriptor(DATA, 16, next, 1) },
-		{ 1ull << 28, descriptor(TABLE, 16, indirect, 0), { 0 },
+		{ 1ull << 28,
+		  descriptor(TABLE, 24, indirect, 0),
+		  { 0 },
+		  descriptor(DATA, 16, 0, 0) },
+		{ 1ull << 28,
+		  descriptor(TABLE, 0, indirect, 0),
+		  { 0 },
+		  descriptor(DATA, 16, 0, 0) },
+		{ 1ull << 28,
+		  descriptor(TABLE, 16, indirect, 0),
+		  { 0 },
+		  descriptor(DATA, 16, next, 1) },
+		{ 1ull << 28,
+		  descriptor(TABLE, 16, indirect, 0),
+		  { 0 },
 		  descriptor(TABLE, 16, indirect, 0) },
 		{ 1ull << 28, descriptor(RAM - 8, 16, indirect, 0), { 0 }, { 0 } },
 	};
@@ -406,7 +423,8 @@ static void pages_are_marked_that_were_written(void **state)
 	begin(&f, 0);
 	virtqueue_set_log(f.q, log);
 	f.descriptors[0] = descriptor(DATA, 16, VRING_DESC_F_NEXT, 1);
-	f.descriptors[1] = descriptor(DATA + 0x3800, 4096, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, 2);
+	f.descriptors[1] = descriptor(DATA + 0x3800, 4096, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE,
+				      2);
 	f.descriptors[2] = descriptor(DATA + 0x6000, 1, VRING_DESC_F_WRITE, 0);
 	publish(&f, 0);
 	c = pop(&f);
