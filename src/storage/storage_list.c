@@ -10,8 +10,8 @@
 
 /* clang-format off: one line each */
 static const struct storage_provider *const providers[] = {
-	&storage_file,  &storage_memory, &storage_null, &storage_delay,
-	&storage_fault, &storage_limit,  &storage_log,  &storage_split,
+	&storage_file,  &storage_memory, &storage_null, &storage_nbd, &storage_delay,
+	&storage_fault, &storage_limit,  &storage_log, &storage_split,
 };
 /* clang-format on */
 

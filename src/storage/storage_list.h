@@ -25,7 +25,7 @@ int storage_list_resolve(struct storage_stack *stack, const char *schemes, struc
 int storage_list_check_options(const struct storage_stack *stack, const struct storage_uri *uri,
 			       struct error *e);
 
-extern const struct storage_provider storage_null, storage_memory, storage_file;
+extern const struct storage_provider storage_null, storage_memory, storage_file, storage_nbd;
 extern const struct storage_provider storage_delay, storage_fault, storage_limit, storage_log;
 extern const struct storage_provider storage_split;
 
