@@ -101,6 +101,7 @@ int signals_install(struct error *e)
 	if (signals.event < 0)
 		return error_set(e, -errno, "eventfd: %s", strerror(errno));
 	handle(SIGPIPE, SIG_IGN);
+	handle(SIGXFSZ, SIG_IGN); /* RLIMIT_FSIZE: an error of one write, EFBIG */
 	handle(SIGTERM, on_stop);
 	handle(SIGINT, on_stop);
 	handle(SIGUSR1, on_request);

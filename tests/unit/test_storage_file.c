@@ -55,7 +55,9 @@ static bool direct_works(void)
 
 /* ---- a random history against a model ---- */
 
-/* Where the requests go: the virtual world, or a real reactor. */
+/* Where the requests go: the virtual world, or a real reactor of either kind. */
+enum place { IN_WORLD, ON_BEST, ON_EPOLL };
+
 struct runner {
 	struct bed bed;
 	struct reactor *real;
@@ -63,13 +65,15 @@ struct runner {
 	struct storage_channel *channel;
 };
 
-static void runner_open(struct runner *r, bool real)
+static void runner_open(struct runner *r, enum place place)
 {
-	struct reactor_options options = { .name = "real", .kind = REACTOR_AUTO };
+	struct reactor_options options = { .name = "real",
+					   .kind = place == ON_EPOLL ? REACTOR_EPOLL
+								     : REACTOR_AUTO };
 	struct error e = { 0 };
 
 	*r = (struct runner){ 0 };
-	if (!real) {
+	if (place == IN_WORLD) {
 		bed_open(&r->bed, uri);
 		r->storage = r->bed.storage;
 		return;
@@ -170,7 +174,7 @@ static void one_step(struct runner *r)
 }
 
 /* On the file systems at hand a discarded range reads as zeroes, so the model may say so. */
-static void history(const char *directory, const char *query, bool real, unsigned steps)
+static void history(const char *directory, const char *query, enum place place, unsigned steps)
 {
 	struct runner r;
 	int fd;
@@ -178,7 +182,7 @@ static void history(const char *directory, const char *query, bool real, unsigne
 	file_make(directory, DISK, query);
 	memset(model, 0, sizeof(model));
 	seed = 1;
-	runner_open(&r, real);
+	runner_open(&r, place);
 	for (unsigned i = 0; i < steps; i++)
 		one_step(&r);
 	runner_close(&r);
@@ -191,24 +195,24 @@ static void history(const char *directory, const char *query, bool real, unsigne
 
 static void keeps_data_buffered(void **state)
 {
-	history("/tmp", "?direct=off", false, 600);
-	history("/tmp", "?direct=off", true, 600);
+	for (enum place p = IN_WORLD; p <= ON_EPOLL; p++)
+		history("/tmp", "?direct=off", p, 250);
 }
 
 static void keeps_data_direct(void **state)
 {
 	if (!direct_works())
 		skip();
-	history("/tmp", "?direct=on", false, 600);
-	history("/tmp", "?direct=on", true, 600);
+	for (enum place p = IN_WORLD; p <= ON_EPOLL; p++)
+		history("/tmp", "?direct=on", p, 250);
 }
 
 static void keeps_data_in_memory(void **state)
 {
 	if (access("/dev/shm", W_OK))
 		skip();
-	history("/dev/shm", "", false, 600);
-	history("/dev/shm", "", true, 600);
+	for (enum place p = IN_WORLD; p <= ON_EPOLL; p++)
+		history("/dev/shm", "", p, 250);
 }
 
 /* ---- large and odd requests ---- */
@@ -421,14 +425,14 @@ static void set_file_size_limit(uint64_t size)
 }
 
 /* A write that the kernel cuts short in the middle of an entry, then refuses. */
-static void tells_of_a_limit(bool real)
+static void tells_of_a_limit(enum place place)
 {
 	struct runner r;
 	int fd;
 
 	signal(SIGXFSZ, SIG_IGN);
 	file_make("/tmp", DISK, "?direct=off");
-	runner_open(&r, real);
+	runner_open(&r, place);
 	fill_pattern(buffer, DISK, 8);
 	set_file_size_limit(DISK / 2 + 1024);
 	assert_int_equal(runner_do(&r, request_create(r.storage, r.bed.world, STORAGE_WRITE,
@@ -453,8 +457,8 @@ static void tells_of_a_limit(bool real)
 
 static void tells_of_a_file_size_limit(void **state)
 {
-	tells_of_a_limit(false);
-	tells_of_a_limit(true);
+	for (enum place p = IN_WORLD; p <= ON_EPOLL; p++)
+		tells_of_a_limit(p);
 }
 
 /* Cut short in the middle of an entry, then let through: the rest follows where it stopped. */
