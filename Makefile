@@ -23,7 +23,7 @@ help:
 	@echo 'Variables:'
 	@echo '  ACCEL=tcg|kvm      how QEMU runs the VM (default: kvm if a guest boots with it, else tcg)'
 	@echo '  RUN_DISK=FILE      keep the root disk in this file, so that the next run finds it again'
-	@echo '  RUN_FILTERS=...    put filters before the disk: RUN_FILTERS=log+'
+	@echo '  RUN_FILTERS=...    put filters before it: RUN_FILTERS="limit+delay?iops=500&ms=2"'
 	@echo '  RUN_MEGABYTES=64   what the workload writes and reads back'
 	@echo '  RUN_OPTIONS=...    more options for outboard blk, such as "--poll-us 0"'
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from bed import Disk, wait_until
+from bed import Disk, Sums, wait_until
 
 pytestmark = pytest.mark.vm
 
@@ -82,7 +82,10 @@ def test_cache_mode_can_be_switched(bed):
     for mode in ("write back", "write through", "write back"):
         bed.vm.run(f"echo {mode} >/sys/block/{device[5:]}/cache_type")
         assert attribute(bed, device, "cache_type") == mode
+        before = Sums(outboard.counters(), "vda").get("blk", "flushes")
         bed.vm.run(f"dd if=/dev/urandom of={device} bs=64k count=16 oflag=direct conv=fsync")
+        flushes = Sums(outboard.counters(), "vda").get("blk", "flushes") - before
+        assert (flushes > 0) == (mode == "write back")
 
 
 @pytest.mark.io_errors
@@ -109,8 +112,8 @@ def test_two_disks_of_one_process(bed):
     """If this fails, devices of one configuration file get into each other's way."""
     images = [bed.image("first.img", 32), bed.image("second.img", 48)]
     outboard = bed.outboard(None, config={"devices": [
-        {"type": "blk", "name": name, "socket-path": bed.path(f"{name}.sock"),
-         "disk": f"file:{image}", "queues": 2, "serial": name} for name, image in zip(("first", "second"), images)]})
+        {"type": "blk", "name": name, "socket-path": bed.path(f"{name}.sock"), "disk": f"file:{image}",
+         "queues": 2, "serial": name} for name, image in zip(("first", "second"), images)]})
     devices = [bed.plug(Disk(socket, name=name, queues=2))
                for name, socket in zip(("first", "second"), outboard.sockets)]
     assert [attribute(bed, device, "serial") for device in devices] == ["first", "second"]

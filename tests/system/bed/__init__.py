@@ -7,7 +7,8 @@ from .nbd_server import NbdServer
 from .outboard import Outboard
 from .process import Process, cpu_ticks, wait_until
 from .qmp import QmpError
+from .report import Sums, report_lines
 from .virtual_machine import Disk, VirtualMachine
 
-__all__ = ["Disk", "Guest", "NbdServer", "Outboard", "Process", "QmpError", "VirtualMachine",
-           "accelerator", "cpu_ticks", "fio", "wait_until"]
+__all__ = ["Disk", "Guest", "NbdServer", "Outboard", "Process", "QmpError", "Sums", "VirtualMachine",
+           "accelerator", "cpu_ticks", "fio", "report_lines", "wait_until"]
