@@ -30,7 +30,6 @@ class Outboard(Process):
     def __init__(self, directory, disk=None, *options, name="outboard", socket=None, connect=False,
                  config=None, prefix=()):
         self.directory = str(directory)
-        self.connects = connect
         self.socket = socket or os.path.join(self.directory, f"{name}.sock")
         if config is not None:
             self.config = os.path.join(self.directory, f"{name}.json")
@@ -39,8 +38,8 @@ class Outboard(Process):
             arguments = ["serve", "--config", self.config]
         else:
             self.sockets = [] if connect else [self.socket]
-            arguments = ["blk", "--disk", disk, "--socket-path", self.socket]
-            arguments += ["--connect"] if connect else []
+            arguments = ["blk", "--disk", disk, "--socket-path", self.socket,
+                         *(["--connect"] if connect else [])]
         super().__init__([*prefix, program(), *arguments, *options],
                          os.path.join(self.directory, f"{name}.log"))
 

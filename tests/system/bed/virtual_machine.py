@@ -143,7 +143,7 @@ class VirtualMachine(Process):
         self.qmp.execute("chardev-add", id=f"{disk.name}-socket", backend=disk.chardev_backend())
         try:
             self.qmp.execute("device_add", bus=port, **disk.device())
-        except Exception:
+        except QmpError:
             self.qmp.execute("chardev-remove", id=f"{disk.name}-socket")
             raise
         self.ports[disk.name] = port
