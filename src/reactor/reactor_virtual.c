@@ -202,7 +202,6 @@ static void turn(struct virtual_reactor *v)
 	struct reactor_world *w = v->world;
 	struct reactor *before = reactor_set_home(r);
 
-	reactor_set_running(r, true);
 	w->now_ns += random_next(&w->seed) % TURN_NS_MAX;
 	r->now_ns = w->now_ns;
 	counter_add(&r->counts.turns, 1);
@@ -227,7 +226,14 @@ static struct virtual_reactor *choose_reactor(struct reactor_world *w)
 	return chosen;
 }
 
-static void jump(struct reactor_world *w)
+static struct virtual_reactor *look_and_choose(struct reactor_world *w)
+{
+	for (struct virtual_reactor *v = w->reactors; v; v = v->next)
+		look(v);
+	return choose_reactor(w);
+}
+
+static struct virtual_reactor *jump_and_choose(struct reactor_world *w)
 {
 	uint64_t next = REACTOR_NEVER;
 
@@ -237,8 +243,10 @@ static void jump(struct reactor_world *w)
 		next = timer < next ? timer : next;
 		next = io < next ? io : next;
 	}
-	if (next != REACTOR_NEVER && next > w->now_ns)
-		w->now_ns = next;
+	if (next == REACTOR_NEVER)
+		return NULL;
+	w->now_ns = next;
+	return choose_reactor(w);
 }
 
 /* ---- the table ---- */
@@ -333,17 +341,15 @@ struct reactor *reactor_virtual_create(struct reactor_world *w, const char *name
 
 bool reactor_world_step(struct reactor_world *w)
 {
-	struct virtual_reactor *v = choose_reactor(w);
+	struct virtual_reactor *v;
 
-	if (!v) {
-		for (v = w->reactors; v; v = v->next)
-			look(v);
-		v = choose_reactor(w);
-	}
-	if (!v) {
-		jump(w);
-		v = choose_reactor(w);
-	}
+	for (v = w->reactors; v; v = v->next)
+		reactor_set_running(&v->reactor, true);
+	v = choose_reactor(w);
+	if (!v)
+		v = look_and_choose(w);
+	if (!v)
+		v = jump_and_choose(w);
 	if (v)
 		turn(v);
 	if (w->entered)

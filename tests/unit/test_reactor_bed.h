@@ -27,7 +27,7 @@ struct bed {
 	struct reactor_world *world;
 };
 
-static struct bed beds[] = {
+static __attribute__((unused)) struct bed beds[] = {
 	{ .name = "io_uring", .kind = REACTOR_IO_URING },
 	{ .name = "epoll", .kind = REACTOR_EPOLL },
 	{ .name = "virtual", .virtual = true },
