@@ -169,6 +169,22 @@ static void a_second_front_end_waits(void **state)
 
 /* ---- with requests in flight ---- */
 
+static void do_nothing(void *arg)
+{
+}
+
+static void stage_pass_time(struct stage *s, uint64_t ns)
+{
+	struct reactor_timer t = { .fn = do_nothing };
+	uint64_t end = reactor_world_now(s->world) + ns;
+
+	assert_int_equal(reactor_timer_set(s->control, &t, end), 0);
+	for (unsigned i = 0; i < STEPS_MAX && reactor_world_now(s->world) < end; i++)
+		steps(s, 1);
+	assert_true(reactor_world_now(s->world) >= end);
+	reactor_timer_cancel(&t);
+}
+
 static void release_held(struct stage *s)
 {
 	reactor_world_enter(s->world, s->worker);
@@ -288,6 +304,32 @@ static void unread_answers_cost_the_connection(void **state)
 	stage_close(&s);
 }
 
+/* If it failed, a front-end could take a connection for ever: what it has sent of its message holds
+ * its own end of the socket. */
+static void half_a_message_costs_the_connection(void **state)
+{
+	struct vhost_user_header h = { VHOST_USER_SET_FEATURES, VHOST_USER_VERSION, 8 };
+	struct stage s;
+	uint64_t begun;
+
+	stage_open(&s);
+	peer_connect(&s);
+	peer_get(&s, VHOST_USER_GET_FEATURES);
+	begun = reactor_world_now(s.world);
+	peer_send_raw(&s, &h, sizeof(h), &s.client, 1);
+	close(s.client);
+	s.client = -1;
+	for (unsigned i = 0; i < 1000; i++)
+		steps(&s, 1);
+	assert_in_range(reactor_world_now(s.world) - begun, 5 * SECOND, 60 * SECOND);
+	peer_start(&s);
+	guest_works(&s, 0);
+	/* saying nothing at all is no fault: see whether it is still there an hour later */
+	stage_pass_time(&s, 3600 * SECOND);
+	guest_works(&s, 0);
+	stage_close(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -302,6 +344,7 @@ int main(void)
 		cmocka_unit_test(closing_drains),
 		cmocka_unit_test(closing_in_the_middle_of_a_change_waits_for_it),
 		cmocka_unit_test(unread_answers_cost_the_connection),
+		cmocka_unit_test(half_a_message_costs_the_connection),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

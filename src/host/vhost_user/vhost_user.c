@@ -48,7 +48,7 @@ struct host_endpoint {
 
 static const struct counter_field number_fields[] = {
 	NUMBER(connections),         NUMBER(disconnects),     NUMBER(requests),
-	NUMBER(requests_refused),    NUMBER(protocol_errors), NUMBER(reply_timeouts),
+	NUMBER(requests_refused),    NUMBER(protocol_errors), NUMBER(timeouts),
 	NUMBER(config_changes_sent),
 };
 

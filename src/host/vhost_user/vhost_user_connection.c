@@ -19,9 +19,9 @@
 
 enum { LOG_LINES_PER_MINUTE = 60 };
 
-#define NS_PER_S         UINT64_C(1000000000)
-#define LOG_PERIOD_NS    (60 * NS_PER_S)
-#define REPLY_TIMEOUT_NS (5 * NS_PER_S) /* for a front-end that does not read its answers */
+#define NS_PER_S      UINT64_C(1000000000)
+#define LOG_PERIOD_NS (60 * NS_PER_S)
+#define PATIENCE_NS   (5 * NS_PER_S)
 
 /* ---- logging: a peer can cause these lines at will ---- */
 
@@ -97,6 +97,20 @@ struct reactor_task *vhost_user_connection_change(struct vhost_user_connection *
 	return &c->change;
 }
 
+/* ---- patience ---- */
+
+static int begin_patience(struct vhost_user_connection *c)
+{
+	c->is_patient = true;
+	return reactor_timer_set(c->control, &c->patience, reactor_now(c->control) + PATIENCE_NS);
+}
+
+static void end_patience(struct vhost_user_connection *c)
+{
+	reactor_timer_cancel(&c->patience);
+	c->is_patient = false;
+}
+
 /* ---- ending ---- */
 
 static void end_is_reached(struct vhost_user_connection *c)
@@ -144,7 +158,7 @@ static void begin_end(struct vhost_user_connection *c)
 {
 	c->state = VHOST_USER_ENDING;
 	unwatch(c);
-	reactor_timer_cancel(&c->reply_timer);
+	end_patience(c);
 	vhost_user_ring_enable_all(c, false); /* while one drains, the others take nothing new */
 	c->cursor = 0;
 	end_rings(c);
@@ -171,14 +185,8 @@ static void go_on_reading(struct vhost_user_connection *c)
 
 static void wait_to_send(struct vhost_user_connection *c)
 {
-	if (c->state != VHOST_USER_REPLYING &&
-	    reactor_timer_set(c->control, &c->reply_timer,
-			      reactor_now(c->control) + REPLY_TIMEOUT_NS)) {
-		begin_end(c);
-		return;
-	}
 	c->state = VHOST_USER_REPLYING;
-	if (watch(c, POLLOUT))
+	if ((!c->is_patient && begin_patience(c)) || watch(c, POLLOUT))
 		begin_end(c);
 }
 
@@ -190,20 +198,21 @@ static void send_answer(struct vhost_user_connection *c)
 		wait_to_send(c);
 		return;
 	}
-	reactor_timer_cancel(&c->reply_timer);
+	end_patience(c);
 	if (!err)
 		go_on_reading(c);
 	else
 		begin_end(c); /* it left without waiting for its answer */
 }
 
-static void reply_timed_out(void *arg)
+static void patience_is_over(void *arg)
 {
 	struct vhost_user_connection *c = arg;
 
-	counter_add(&c->numbers->reply_timeouts, 1);
-	vhost_user_connection_warn(c, "the front-end does not read its answers; connection "
-				      "dropped");
+	counter_add(&c->numbers->timeouts, 1);
+	vhost_user_connection_warn(c, "the front-end does not %s; connection dropped",
+				   c->state == VHOST_USER_REPLYING ? "read its answers"
+								   : "complete its message");
 	begin_end(c);
 }
 
@@ -326,16 +335,28 @@ static void handle(struct vhost_user_connection *c)
 		vhost_user_connection_finish(c, status, &e);
 }
 
+/* From the first byte of a message to the last. */
+static void wait_for_more(struct vhost_user_connection *c)
+{
+	if (c->socket.moved && !c->is_patient && begin_patience(c))
+		begin_end(c);
+}
+
 static void receive(struct vhost_user_connection *c)
 {
 	struct error e = { 0 };
 	int got = vhost_user_socket_receive(&c->socket, &e);
 
+	if (got == VHOST_USER_MORE) {
+		wait_for_more(c);
+		return;
+	}
+	end_patience(c);
 	if (got == VHOST_USER_WHOLE)
 		handle(c);
 	else if (got == VHOST_USER_GONE)
 		begin_end(c);
-	else if (got < 0)
+	else
 		break_off(c, "", &e);
 }
 
@@ -361,7 +382,7 @@ int vhost_user_connection_prepare(struct vhost_user_connection *c)
 	c->socket.fd = -1;
 	c->backend_fd = -1;
 	c->watch = (struct reactor_watch){ .fd = -1, .fn = socket_is_ready, .arg = c };
-	c->reply_timer = (struct reactor_timer){ .fn = reply_timed_out, .arg = c };
+	c->patience = (struct reactor_timer){ .fn = patience_is_over, .arg = c };
 	c->change = (struct reactor_task){ .fn = change_is_done, .arg = c };
 	c->ring_count = virtio_device_queue_count(c->device);
 	c->rings = calloc(c->ring_count, sizeof(c->rings[0]));

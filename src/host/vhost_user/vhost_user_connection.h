@@ -12,6 +12,10 @@
  * ENDING disables every ring, stops them one by one (drained), resets the device, takes the dirty
  * log and the memory away from it and frees what the front-end shared.  Only then the socket is
  * closed: when the front-end sees that, nothing of its memory is touched any more.
+ *
+ * A front-end may be silent for ever, but not in the middle of a message, its own or our answer:
+ * others wait for the connection, and a message that never ends may hold descriptors that keep
+ * the connection itself from ending.
  */
 #ifndef HOST_VHOST_USER_VHOST_USER_CONNECTION_H
 #define HOST_VHOST_USER_VHOST_USER_CONNECTION_H
@@ -42,7 +46,8 @@ struct vhost_user_numbers {
 	uint64_t connections, disconnects;
 	uint64_t requests, requests_refused;	/* carried out; answered or ended with an error */
 	uint64_t protocol_errors;		/* malformed messages */
-	uint64_t reply_timeouts, config_changes_sent;
+	uint64_t timeouts;			/* half a message, or an answer not read */
+	uint64_t config_changes_sent;
 };
 
 struct vhost_user_connection {
@@ -57,7 +62,8 @@ struct vhost_user_connection {
 	struct vhost_user_socket socket;
 	struct reactor_watch watch;
 	bool watching;
-	struct reactor_timer reply_timer;
+	struct reactor_timer patience;		/* with a front-end in the middle of a message */
+	bool is_patient;			/* the timer is set */
 	struct log_limit log_limit;
 	uint64_t log_since_ns;
 
