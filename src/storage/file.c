@@ -222,10 +222,10 @@ static void change_allocation(struct file_io *f, int mode, void (*done)(struct r
 	start_io(f);
 }
 
-/* EINVAL and ENODEV: how some file systems and devices say that they do not know the mode. */
-static bool is_refusal(int result)
+/* The file system or the device does not know the mode, and never will. */
+static bool is_unsupported(int result)
 {
-	return result == -EOPNOTSUPP || result == -ENOSYS || result == -EINVAL || result == -ENODEV;
+	return result == -EOPNOTSUPP || result == -ENOSYS || result == -ENODEV;
 }
 
 static bool is_set(const bool *flag)
@@ -238,14 +238,16 @@ static void set(bool *flag)
 	__atomic_store_n(flag, true, __ATOMIC_RELAXED);
 }
 
+/* EINVAL: a device that wants this one range aligned otherwise. */
 static void discarded(struct reactor_io *rio)
 {
 	struct file_io *f = CONTAINER_OF(rio, struct file_io, io);
 	struct file_state *s = storage_channel_layer_state(f->channel);
+	bool unsupported = is_unsupported(rio->result);
 
-	if (is_refusal(rio->result))
+	if (unsupported)
 		set(&s->punch_refused);
-	end(f, is_refusal(rio->result) ? 0 : rio->result);
+	end(f, unsupported || rio->result == -EINVAL ? 0 : rio->result);
 }
 
 static void discard(struct file_io *f, struct file_state *s)
@@ -258,30 +260,36 @@ static void discard(struct file_io *f, struct file_state *s)
 
 static void write_zeroes(struct file_io *f, struct file_state *s);
 
+static void write_plain_zeroes(struct file_io *f)
+{
+	f->io.operation = REACTOR_IO_WRITE;
+	f->io.done = round_done;
+	send_round(f);
+}
+
 static void zeroed(struct reactor_io *rio)
 {
 	struct file_io *f = CONTAINER_OF(rio, struct file_io, io);
 	struct file_state *s = storage_channel_layer_state(f->channel);
 
-	if (!is_refusal(rio->result)) {
+	if (is_unsupported(rio->result)) {
+		set(rio->mode & FALLOC_FL_PUNCH_HOLE ? &s->punch_refused : &s->zero_range_refused);
+		write_zeroes(f, s);
+	} else if (rio->result == -EINVAL) {
+		write_plain_zeroes(f);
+	} else {
 		end(f, rio->result);
-		return;
 	}
-	set(rio->mode & FALLOC_FL_PUNCH_HOLE ? &s->punch_refused : &s->zero_range_refused);
-	write_zeroes(f, s);
 }
 
 static void write_zeroes(struct file_io *f, struct file_state *s)
 {
-	if (f->request->flags & STORAGE_UNMAP && !is_set(&s->punch_refused)) {
+	if (f->request->flags & STORAGE_UNMAP && !is_set(&s->punch_refused))
 		change_allocation(f, FALLOC_FL_PUNCH_HOLE, zeroed);
-	} else if (!is_set(&s->zero_range_refused)) {
+	else if (!is_set(&s->zero_range_refused))
 		change_allocation(f, FALLOC_FL_ZERO_RANGE, zeroed);
-	} else {
-		f->io.operation = REACTOR_IO_WRITE;
-		f->io.done = round_done;
-		send_round(f);
-	}
+	else
+		write_plain_zeroes(f);
 }
 
 static void file_submit(struct storage_layer_channel *ch, struct storage_io *io)

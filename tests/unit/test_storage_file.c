@@ -3,8 +3,11 @@
 #include "test_storage_bed.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -174,12 +177,11 @@ static void one_step(struct runner *r)
 }
 
 /* On the file systems at hand a discarded range reads as zeroes, so the model may say so. */
-static void history(const char *directory, const char *query, enum place place, unsigned steps)
+static void history_at_uri(enum place place, unsigned steps)
 {
 	struct runner r;
 	int fd;
 
-	file_make(directory, DISK, query);
 	memset(model, 0, sizeof(model));
 	seed = 1;
 	runner_open(&r, place);
@@ -190,6 +192,12 @@ static void history(const char *directory, const char *query, enum place place, 
 	assert_int_equal(read(fd, buffer, DISK), DISK);
 	assert_memory_equal(buffer, model, DISK);
 	close(fd);
+}
+
+static void history(const char *directory, const char *query, enum place place, unsigned steps)
+{
+	file_make(directory, DISK, query);
+	history_at_uri(place, steps);
 	unlink(path);
 }
 
@@ -213,6 +221,83 @@ static void keeps_data_in_memory(void **state)
 		skip();
 	for (enum place p = IN_WORLD; p <= ON_EPOLL; p++)
 		history("/dev/shm", "", p, 250);
+}
+
+/* ---- block devices ---- */
+
+/* A loop device of DISK zero bytes; -1 where there is none to be had.  It goes when its last
+ * descriptor is closed. */
+static int loop_open(const char *query, unsigned block_size)
+{
+	struct loop_config config = { .block_size = block_size };
+	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), fd = -1, number;
+
+	number = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
+	file_make("/tmp", DISK, "");
+	config.fd = open(path, O_RDWR | O_CLOEXEC);
+	unlink(path);
+	snprintf(path, sizeof(path), "/dev/loop%d", number);
+	snprintf(uri, sizeof(uri), "file:%s%s", path, query);
+	config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
+	if (number >= 0)
+		fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd >= 0 && ioctl(fd, LOOP_CONFIGURE, &config)) {
+		close(fd);
+		fd = -1;
+	}
+	close(config.fd);
+	if (control >= 0)
+		close(control);
+	return fd;
+}
+
+static void check_device(const char *query, unsigned block_size, unsigned wanted_block_size)
+{
+	int loop = loop_open(query, block_size);
+	struct bed b;
+
+	if (loop < 0) {
+		print_message("no loop device: %s\n", strerror(errno));
+		skip();
+	}
+	bed_open(&b, uri);
+	assert_int_equal(storage_size(b.storage), DISK);
+	assert_int_equal(storage_limits(b.storage)->block_size, wanted_block_size);
+	assert_true(storage_limits(b.storage)->can_discard);
+	fill_pattern(buffer, 8192, 4);
+	assert_int_equal(bed_write(&b, 4096, 8192, buffer), 0);
+	assert_int_equal(bed_do(&b, STORAGE_DISCARD, 0, 4096, 4096, NULL), 0);
+	assert_int_equal(bed_do(&b, STORAGE_WRITE_ZEROES, STORAGE_UNMAP, 8192, 4096, NULL), 0);
+	assert_int_equal(bed_read(&b, 4096, 8192, other), 0);
+	for (unsigned i = 0; i < 8192; i++)
+		assert_int_equal(other[i], 0);
+	fill_pattern(buffer, 4096, 4);
+	assert_int_equal(bed_write(&b, 0, 4096, buffer), 0);
+	if (block_size > wanted_block_size) {
+		assert_int_equal(bed_do(&b, STORAGE_DISCARD, 0, 512, 1024, NULL), 0);
+		assert_int_equal(bed_do(&b, STORAGE_WRITE_ZEROES, 0, 512, 1024, NULL), 0);
+		memset(buffer + 512, 0, 1024);
+		assert_int_equal(bed_read(&b, 0, 4096, other), 0);
+		assert_memory_equal(buffer, other, 4096);
+	}
+	bed_close(&b);
+	/* Where sectors are larger, discards of 512 bytes are not carried out, which is no error.
+	 */
+	if (block_size == 512)
+		for (enum place p = IN_WORLD; p <= ON_BEST; p++) {
+			assert_int_equal(ioctl(loop, BLKDISCARD, (uint64_t[]){ 0, DISK }), 0);
+			history_at_uri(p, 200);
+		}
+	close(loop);
+}
+
+/* A disk of 4 KiB sectors keeps 512 through the page cache, unless the user wants it direct. */
+static void keeps_data_on_a_device(void **state)
+{
+	check_device("", 512, 512);
+	check_device("?direct=off", 512, 512);
+	check_device("", 4096, 512);
+	check_device("?direct=on", 4096, 4096);
 }
 
 /* ---- large and odd requests ---- */
@@ -525,6 +610,7 @@ int main(void)
 		cmocka_unit_test(keeps_data_buffered),
 		cmocka_unit_test(keeps_data_direct),
 		cmocka_unit_test(keeps_data_in_memory),
+		cmocka_unit_test(keeps_data_on_a_device),
 		cmocka_unit_test(takes_more_entries_than_the_kernel),
 		cmocka_unit_test(discard_gives_space_back),
 		cmocka_unit_test(opens_what_is_a_disk_only),
