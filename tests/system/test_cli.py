@@ -143,6 +143,18 @@ def test_configuration_keys_are_options_and_in_the_manual():
     assert marked == outer | inner
 
 
+def test_every_disk_option_is_in_the_manual_and_nothing_else():
+    text = (SOURCE / "docs" / "outboard.1.scd").read_text()
+    section = re.search(r"^# DISKS\n(.*?)^# ", text, re.M | re.S)[1]
+    section = re.sub(r"```.*?```", "", section, flags=re.S)
+    printed = output_of("help", "disks")
+    assert set(re.findall(r"\*([a-z-]+)=\*", section)) == \
+        set(re.findall(r"^    ([a-z-]+)=", printed, re.M))
+    schemes = " ".join(re.findall(r"^([a-z+ ]+?)(?:\+|:)  ", printed, re.M)).split()
+    assert len(schemes) >= 8
+    assert set(re.findall(r"\*([a-z]+(?:\+unix)?)[:+]\*", section)) == set(schemes)
+
+
 def test_example_in_the_manual_is_valid_json():
     text = (SOURCE / "docs" / "outboard.1.scd").read_text()
     section = re.search(r"^# CONFIGURATION FILE\n(.*?)^# ", text, re.M | re.S)[1]
