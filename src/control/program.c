@@ -39,6 +39,7 @@ struct departure {
 
 struct program {
 	const struct program_settings *settings;	/* borrowed */
+	struct signals *signals;			/* owned */
 	struct reactor *control;			/* owned */
 	char worker_names[WORKERS_MAXIMUM][12];		/* outlive the threads */
 	struct reactor_thread *workers[WORKERS_MAXIMUM];	/* owned */
@@ -102,7 +103,7 @@ static void stop(void *arg)
 		return;
 	p->stopping = true;
 	notify_manager("STOPPING=1");
-	signals_set_deadline(END_SECONDS);
+	signals_set_deadline(p->signals, END_SECONDS);
 	p->running = p->instance_count;
 	reactor_timer_set(p->control, &p->drain_timer,
 			  reactor_now(p->control) + DRAIN_SECONDS * 1000000000ull);
@@ -195,8 +196,9 @@ static int open_instances(struct program *p, struct error *e)
 
 static int serve_instances(struct program *p, struct error *e)
 {
-	int err = signals_attach(p->control, on_signal, p, e);
+	int err = 0;
 
+	signals_attach(p->signals, p->control, on_signal, p);
 	for (unsigned i = 0; i < p->instance_count && !err; i++)
 		err = instance_serve(p->instances[i], p->worker_reactors, p->worker_count, e);
 	return err;
@@ -207,8 +209,8 @@ static int start(struct program *p, struct error *e)
 	int err;
 
 	raise_descriptor_limit();
-	err = signals_install(e);
-	err = err ? err : start_threads(p, e);
+	p->signals = signals_start(e);
+	err = p->signals ? start_threads(p, e) : e->code;
 	err = err ? err : open_instances(p, e);
 	return err ? err : serve_instances(p, e);
 }
@@ -223,7 +225,7 @@ static void run(struct program *p, bool started)
 		reactor_defer(p->control, &p->stop_task);
 	reactor_run(p->control);
 	reactor_timer_cancel(&p->drain_timer);
-	signals_detach();
+	signals_detach(p->signals);
 }
 
 static void finish(struct program *p)
@@ -235,6 +237,7 @@ static void finish(struct program *p)
 	reactor_free(p->control);
 	free(p->instances);
 	free(p->departures);
+	signals_stop(p->signals);
 }
 
 int program_run(const struct program_settings *settings)
@@ -253,6 +256,5 @@ int program_run(const struct program_settings *settings)
 	if (started && settings->stats)
 		print_statistics(&p, stdout);
 	finish(&p);
-	signals_set_deadline(0);
 	return started ? 0 : 1;
 }

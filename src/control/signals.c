@@ -1,139 +1,215 @@
 /* signals.c - signals as calls on the control reactor.
  *
- * Handlers and not a signalfd, because two things must work while the control thread is stuck
- * somewhere: the second SIGTERM, and the deadline.  A handler has no argument of its own, so what
- * it touches is file-scope: the one place of the program where that cannot be avoided.  The
- * handlers call async-signal-safe functions only (signal-safety(7)). */
+ * A thread of its own waits for them, because two things must work while the control thread is
+ * stuck somewhere: the second SIGTERM, and the deadline.  All other threads have them blocked.  So
+ * there is no handler, nothing that has to be async-signal-safe, and no call that a signal
+ * interrupts. */
 #include "control/signals.h"
 
-#include "base/descriptor.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "reactor/reactor.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
-static struct {
-	int event;			/* owned; rung by handlers */
-	volatile sig_atomic_t attached;
-	unsigned stops;			/* SIGTERMs and SIGINTs so far; atomic */
-	unsigned pending;		/* set of 1 << number, not yet delivered; atomic */
-	struct reactor_watch watch;
+enum stage { STARTING, ATTACHED, DETACHED };
+
+struct signals {
+	pthread_t thread;
+	sigset_t set;
+	unsigned stops;			/* SIGTERMs and SIGINTs so far; the thread's */
+	pthread_mutex_t lock;		/* for all that follows */
+	enum stage stage;
+	bool leaving;			/* signals_stop() waits for the thread */
+	uint64_t deadline_ns;		/* monotonic; 0: none */
+	unsigned pending;		/* set of 1 << number: not yet delivered */
+	struct reactor *control;	/* borrowed while attached */
+	struct reactor_task task;	/* posted when pending becomes other than 0 */
 	signals_fn *fn;
-	void *arg;			/* borrowed until signals_detach() */
-} signals = { .event = -1 };
+	void *arg;			/* borrowed while attached */
+};
 
-static void ring(int number)
-{
-	uint64_t one = 1;
+/* ---- on the control reactor ---- */
 
-	__atomic_or_fetch(&signals.pending, 1u << number, __ATOMIC_SEQ_CST);
-	if (write(signals.event, &one, sizeof(one)) < 0)
-		return; /* full: it has been rung */
-}
-
-static void on_stop(int number)
-{
-	int saved = errno;
-
-	if (!signals.attached)
-		_exit(0);
-	if (__atomic_add_fetch(&signals.stops, 1, __ATOMIC_SEQ_CST) > 1)
-		_exit(128 + number);
-	ring(SIGTERM);
-	errno = saved;
-}
-
-static void on_request(int number)
-{
-	int saved = errno;
-
-	ring(number);
-	errno = saved;
-}
-
-static void on_deadline(int number)
-{
-	static const char text[] = "outboard: error: could not end in order: giving up\n";
-
-	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
-		_exit(1);
-	_exit(1);
-}
-
-static void on_ready(void *arg)
+static void deliver(void *arg)
 {
 	static const int numbers[] = { SIGUSR1, SIGHUP, SIGTERM };
-	uint64_t count;
+	struct signals *s = arg;
 	unsigned pending;
 
-	if (read(signals.event, &count, sizeof(count)) < 0)
-		return;
-	pending = __atomic_exchange_n(&signals.pending, 0, __ATOMIC_SEQ_CST);
+	pthread_mutex_lock(&s->lock);
+	pending = s->pending;
+	s->pending = 0;
+	pthread_mutex_unlock(&s->lock);
 	for (unsigned i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
 		if (pending & 1u << numbers[i])
-			signals.fn(signals.arg, numbers[i]);
+			s->fn(s->arg, numbers[i]);
 }
 
-/* Whoever started us may have blocked the signal.  Both calls fail for numbers that do not exist
- * only. */
-static void handle(int number, void (*handler)(int number))
-{
-	struct sigaction action = { .sa_handler = handler, .sa_flags = SA_RESTART };
-	sigset_t set;
+/* ---- in the thread ---- */
 
-	sigemptyset(&action.sa_mask);
-	sigaction(number, &action, NULL);
-	sigemptyset(&set);
-	sigaddset(&set, number);
-	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+static void note(struct signals *s, int number)
+{
+	bool first;
+
+	pthread_mutex_lock(&s->lock);
+	first = !s->pending;
+	s->pending |= 1u << number;
+	if (first && s->stage == ATTACHED)
+		reactor_post(s->control, &s->task);
+	pthread_mutex_unlock(&s->lock);
 }
 
-int signals_install(struct error *e)
+/* Not exit(): nothing else would be at rest while it ran. */
+static void stop_requested(struct signals *s, int number)
 {
-	signals.event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	if (signals.event < 0)
-		return error_set(e, -errno, "eventfd: %s", strerror(errno));
-	handle(SIGPIPE, SIG_IGN);
-	handle(SIGXFSZ, SIG_IGN); /* RLIMIT_FSIZE: an error of one write, EFBIG */
-	handle(SIGTERM, on_stop);
-	handle(SIGINT, on_stop);
-	handle(SIGUSR1, on_request);
-	handle(SIGHUP, on_request);
-	handle(SIGALRM, on_deadline);
-	return 0;
+	pthread_mutex_lock(&s->lock);
+	if (s->stage == STARTING)
+		_exit(0);
+	pthread_mutex_unlock(&s->lock);
+	if (s->stops++)
+		_exit(128 + number);
+	note(s, SIGTERM);
 }
 
-int signals_attach(struct reactor *control, signals_fn *fn, void *arg, struct error *e)
+static uint64_t now_ns(void)
 {
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+/* False: there is no deadline. */
+static bool time_left(struct signals *s, struct timespec *left)
+{
+	uint64_t deadline, now = now_ns();
+
+	pthread_mutex_lock(&s->lock);
+	deadline = s->deadline_ns;
+	pthread_mutex_unlock(&s->lock);
+	if (deadline && deadline <= now) {
+		log_error("could not end in order: giving up");
+		_exit(1);
+	}
+	left->tv_sec = (deadline - now) / 1000000000;
+	left->tv_nsec = (deadline - now) % 1000000000;
+	return deadline;
+}
+
+/* Returns a signal, or a negative number when it is time to look at the clock. */
+static int wait_for_signal(struct signals *s)
+{
+	struct timespec left;
+
+	return time_left(s, &left) ? sigtimedwait(&s->set, NULL, &left) :
+				     sigwaitinfo(&s->set, NULL);
+}
+
+static bool is_leaving(struct signals *s)
+{
+	bool leaving;
+
+	pthread_mutex_lock(&s->lock);
+	leaving = s->leaving;
+	pthread_mutex_unlock(&s->lock);
+	return leaving;
+}
+
+static void *run(void *arg)
+{
+	struct signals *s = arg;
+	int number;
+
+	pthread_setname_np(pthread_self(), "signals");
+	while (!is_leaving(s)) {
+		number = wait_for_signal(s);
+		if (number == SIGTERM || number == SIGINT)
+			stop_requested(s, number);
+		else if (number == SIGUSR1 || number == SIGHUP)
+			note(s, number);
+	}
+	return NULL;
+}
+
+/* SIGALRM is in the set for no other purpose: the thread looks at the clock and at `leaving`. */
+static void rouse(struct signals *s)
+{
+	pthread_kill(s->thread, SIGALRM);
+}
+
+/* ---- public ---- */
+
+struct signals *signals_start(struct error *e)
+{
+	static const int numbers[] = { SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGALRM };
+	struct signals *s = calloc(1, sizeof(*s));
 	int err;
 
-	signals.fn = fn;
-	signals.arg = arg;
-	signals.watch = (struct reactor_watch){
-		.fd = signals.event, .events = POLLIN, .fn = on_ready
-	};
-	err = reactor_watch_add(control, &signals.watch);
-	if (err)
-		return error_set(e, err, "signals: %s", strerror(-err));
-	signals.attached = 1;
-	return 0;
+	if (!s) {
+		error_set(e, -ENOMEM, "out of memory");
+		return NULL;
+	}
+	s->task = (struct reactor_task){ .fn = deliver, .arg = s };
+	pthread_mutex_init(&s->lock, NULL);
+	sigemptyset(&s->set);
+	for (unsigned i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		sigaddset(&s->set, numbers[i]);
+	pthread_sigmask(SIG_BLOCK, &s->set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* RLIMIT_FSIZE: an error of one write, EFBIG */
+	err = pthread_create(&s->thread, NULL, run, s);
+	if (!err)
+		return s;
+	error_set(e, -err, "signals: %s", strerror(err));
+	free(s);
+	return NULL;
 }
 
-/* What comes after this rings for nobody; the second SIGTERM and the deadline still work. */
-void signals_detach(void)
+void signals_stop(struct signals *s)
 {
-	if (signals.attached)
-		reactor_watch_remove(&signals.watch);
+	if (!s)
+		return;
+	pthread_mutex_lock(&s->lock);
+	s->leaving = true;
+	pthread_mutex_unlock(&s->lock);
+	rouse(s);
+	pthread_join(s->thread, NULL);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
 }
 
-void signals_set_deadline(unsigned seconds)
+void signals_attach(struct signals *s, struct reactor *control, signals_fn *fn, void *arg)
 {
-	alarm(seconds);
+	pthread_mutex_lock(&s->lock);
+	s->control = control;
+	s->fn = fn;
+	s->arg = arg;
+	s->stage = ATTACHED;
+	if (s->pending)
+		reactor_post(control, &s->task);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void signals_detach(struct signals *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->stage = DETACHED;
+	s->control = NULL;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void signals_set_deadline(struct signals *s, unsigned seconds)
+{
+	pthread_mutex_lock(&s->lock);
+	s->deadline_ns = now_ns() + seconds * 1000000000ull;
+	pthread_mutex_unlock(&s->lock);
+	rouse(s);
 }

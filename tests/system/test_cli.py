@@ -408,7 +408,7 @@ def test_second_signal_ends_at_once(tmp_path):
             program.process.send_signal(signal.SIGTERM)
             time.sleep(0.3)
             assert program.process.poll() is None
-            assert program.end(seconds=1) == 128 + signal.SIGTERM
+            assert program.end() == 128 + signal.SIGTERM
 
 
 def test_resize(tmp_path):
