@@ -57,7 +57,8 @@ class Running:
         return self.files[1].read_text()
 
     def wait_ready(self, path):
-        wait_for(path.exists, self.process)
+        """Bound is not yet listening: it says when a client may connect."""
+        wait_for(lambda: f"vhost-user on {path}\n" in self.stderr(), self.process)
         return self
 
     def end(self, number=signal.SIGTERM, seconds=2):
