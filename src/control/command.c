@@ -191,12 +191,8 @@ struct command {
 };
 
 static const struct command commands[] = {
-	{ "blk", run_blk },
-	{ "serve", run_serve },
-	{ "help", run_help },
-	{ "--help", run_help },
-	{ "-h", run_help },
-	{ "--version", run_version },
+	{ "blk", run_blk },     { "serve", run_serve }, { "help", run_help },
+	{ "--help", run_help }, { "-h", run_help },     { "--version", run_version },
 };
 
 static int run_named(const char *name, int count, char *const *arguments)

@@ -11,8 +11,8 @@
 /* One argument taken apart. */
 struct argument {
 	const struct program_option *option;
-	const char *value;		/* behind "=", or the next argument; NULL: none */
-	int used;			/* arguments */
+	const char *value; /* behind "=", or the next argument; NULL: none */
+	int used;          /* arguments */
 };
 
 /* An option is known by its full name only: a shorthand would break when another option comes. */
@@ -38,8 +38,8 @@ static int take_argument(int count, char *const *arguments, unsigned place, stru
 	if (err)
 		return err;
 	if (!a->option->value)
-		return !a->value ? 0 : error_set(e, -EINVAL, "--%s: takes no value",
-						 a->option->name);
+		return !a->value ? 0
+				 : error_set(e, -EINVAL, "--%s: takes no value", a->option->name);
 	if (a->value)
 		return 0;
 	if (count < 2)

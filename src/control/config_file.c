@@ -18,16 +18,16 @@
 #include <unistd.h>
 
 enum {
-	CONFIG_SIZE_MAXIMUM = 1 << 20,	/* bytes; some thousand devices */
-	CONFIG_DEPTH = 3,		/* devices, [0], key */
+	CONFIG_SIZE_MAXIMUM = 1 << 20, /* bytes; some thousand devices */
+	CONFIG_DEPTH = 3,              /* devices, [0], key */
 };
 
 struct config_reader {
-	const char *path, *text;		/* borrowed */
-	struct program_settings *settings;	/* borrowed */
-	struct config_step steps[CONFIG_DEPTH];	/* to the value that is being read */
+	const char *path, *text;                /* borrowed */
+	struct program_settings *settings;      /* borrowed */
+	struct config_step steps[CONFIG_DEPTH]; /* to the value that is being read */
 	unsigned depth;
-	struct error *error;			/* borrowed */
+	struct error *error; /* borrowed */
 };
 
 /* ---- errors ---- */
@@ -146,7 +146,7 @@ static int read_members(struct config_reader *r, json_t *entry, unsigned index)
 	json_t *value;
 	int err;
 
-	json_object_foreach(entry, key, value) {
+	json_object_foreach (entry, key, value) {
 		err = read_key(r, key, value, OPTION_FILE_DEVICE, &r->settings->devices[index]);
 		if (err)
 			return err;
@@ -198,7 +198,7 @@ static int read_root(struct config_reader *r, json_t *root)
 		error_set(r->error, -EINVAL, "must be an object");
 		return at_place(r, NULL, CONFIG_VALUE, -EINVAL);
 	}
-	json_object_foreach(root, key, value) {
+	json_object_foreach (root, key, value) {
 		if (!strcmp(key, "devices"))
 			continue;
 		err = read_key(r, key, value, OPTION_FILE, r->settings);

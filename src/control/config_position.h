@@ -6,7 +6,7 @@
 #define CONTROL_CONFIG_POSITION_H
 
 struct config_position {
-	unsigned line, column;	/* from 1; columns in characters, not bytes */
+	unsigned line, column; /* from 1; columns in characters, not bytes */
 };
 
 /* One step from a value into it: a key of an object or, if key is NULL, an element of a list. */

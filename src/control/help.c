@@ -107,16 +107,17 @@ void help_print_serve(FILE *to)
 
 void help_print_config(FILE *to)
 {
-	fprintf(to, "The file for \"outboard serve --config FILE\" is one JSON object, for example\n"
-		    "\n"
-		    "  {\n"
-		    "    \"workers\": 2,\n"
-		    "    \"devices\": [\n"
-		    "      { \"type\": \"blk\", \"name\": \"vda\", \"disk\": \"nbd://store/export\",\n"
-		    "        \"socket-path\": \"/run/outboard/vda.sock\" }\n"
-		    "    ]\n"
-		    "  }\n"
-		    "\nKeys of the object:\n");
+	fprintf(to,
+		"The file for \"outboard serve --config FILE\" is one JSON object, for example\n"
+		"\n"
+		"  {\n"
+		"    \"workers\": 2,\n"
+		"    \"devices\": [\n"
+		"      { \"type\": \"blk\", \"name\": \"vda\", \"disk\": \"nbd://store/export\",\n"
+		"        \"socket-path\": \"/run/outboard/vda.sock\" }\n"
+		"    ]\n"
+		"  }\n"
+		"\nKeys of the object:\n");
 	print_entry(to, "devices", "the devices to serve (list of objects; required)");
 	print_keys(to, OPTION_FILE);
 	fprintf(to, "\nKeys of a device:\n");

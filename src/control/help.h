@@ -7,7 +7,7 @@
 void help_print_program(FILE *to);
 void help_print_blk(FILE *to);
 void help_print_serve(FILE *to);
-void help_print_config(FILE *to);	/* the configuration file's keys */
+void help_print_config(FILE *to); /* the configuration file's keys */
 void help_print_version(FILE *to);
 
 /* JSON of @VHostUserBackendCapabilities (QEMU, docs/interop/vhost-user.json). */

@@ -16,11 +16,11 @@
 #include <sys/socket.h>
 
 struct instance {
-	const struct device_settings *settings;	/* borrowed */
-	struct reactor *control;		/* borrowed */
-	struct storage *storage;		/* owned */
-	struct blk *blk;			/* owned; NULL until served */
-	struct host_endpoint *endpoint;		/* owned; NULL until served and after the stop */
+	const struct device_settings *settings; /* borrowed */
+	struct reactor *control;                /* borrowed */
+	struct storage *storage;                /* owned */
+	struct blk *blk;                        /* owned; NULL until served */
+	struct host_endpoint *endpoint;         /* owned; NULL until served and after the stop */
 };
 
 /* Said before a disk is opened: a wrong number would otherwise be found after a long wait. */
@@ -107,16 +107,15 @@ static void log_ready(const struct instance *i)
 		log_info("%s: %s, %s vhost-user on %s", s->name, size,
 			 s->connect ? "connecting" : "serving", s->socket_path);
 	else
-		log_info("%s: %s, serving vhost-user on fd %lld", s->name, size,
-			 (long long)s->fd);
+		log_info("%s: %s, serving vhost-user on fd %lld", s->name, size, (long long)s->fd);
 }
 
 int instance_serve(struct instance *i, struct reactor **workers, unsigned count, struct error *e)
 {
 	const struct device_settings *s = i->settings;
-	struct host_address address = {
-		.path = s->socket_path, .fd = s->fd, .connect = s->connect
-	};
+	struct host_address address = { .path = s->socket_path,
+					.fd = s->fd,
+					.connect = s->connect };
 
 	i->blk = create_blk(i, workers, count, e);
 	if (!i->blk)

@@ -27,7 +27,7 @@ void instance_stop(struct instance *i, struct reactor_task *done);
 void instance_free(struct instance *i);
 
 const char *instance_name(const struct instance *i);
-void instance_refresh(struct instance *i);	/* looks whether the disk's size has changed */
+void instance_refresh(struct instance *i); /* looks whether the disk's size has changed */
 void instance_print_latencies(struct instance *i, FILE *to);
 
 #endif

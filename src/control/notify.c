@@ -35,8 +35,8 @@ void notify_manager(const char *state)
 	if (!length)
 		return;
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address,
-			     length) < 0)
+	if (fd < 0 ||
+	    sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address, length) < 0)
 		log_warning("NOTIFY_SOCKET %s: %s", path, strerror(errno));
 	fd_close(&fd);
 }

@@ -13,11 +13,11 @@
 struct error;
 
 enum option_kind {
-	OPTION_TEXT,		/* char *, owned by the settings */
-	OPTION_CHOICE,		/* the same, one of a list */
-	OPTION_NUMBER,		/* int64_t */
-	OPTION_SWITCH,		/* bool: no value on the command line, true or false in the file */
-	OPTION_ACTION,		/* nothing is stored: the command does this and ends */
+	OPTION_TEXT,   /* char *, owned by the settings */
+	OPTION_CHOICE, /* the same, one of a list */
+	OPTION_NUMBER, /* int64_t */
+	OPTION_SWITCH, /* bool: no value on the command line, true or false in the file */
+	OPTION_ACTION, /* nothing is stored: the command does this and ends */
 };
 
 /* The struct that holds the value. */
@@ -25,28 +25,29 @@ enum option_owner { OPTION_OF_PROGRAM, OPTION_OF_DEVICE };
 
 /* Where an option may stand: a set. */
 enum option_place {
-	OPTION_BLK = 1,			/* outboard blk --NAME */
-	OPTION_SERVE = 2,		/* outboard serve --NAME */
-	OPTION_FILE = 4,		/* a key of the configuration file's outermost object */
-	OPTION_FILE_DEVICE = 8,		/* a key of one of its devices */
-	OPTION_FILE_REQUIRED = 16,	/* ... which every device must have */
+	OPTION_BLK = 1,            /* outboard blk --NAME */
+	OPTION_SERVE = 2,          /* outboard serve --NAME */
+	OPTION_FILE = 4,           /* a key of the configuration file's outermost object */
+	OPTION_FILE_DEVICE = 8,    /* a key of one of its devices */
+	OPTION_FILE_REQUIRED = 16, /* ... which every device must have */
 };
 
 struct program_option {
-	const char *name;		/* "queue-size" */
+	const char *name; /* "queue-size" */
 	enum option_kind kind;
 	enum option_owner owner;
-	unsigned places;		/* enum option_place */
-	size_t offset;			/* in struct program_settings or struct device_settings */
-	const char *value;		/* "PATH": what help calls the value; NULL: takes none */
-	int64_t minimum, maximum;	/* NUMBER */
-	bool power_of_two;		/* NUMBER */
-	int64_t preset;			/* NUMBER: the default */
-	const char *preset_text;	/* TEXT, CHOICE: the default; NULL: none */
-	const char *preset_help;	/* what help says is the default; NULL: the value itself */
-	const char *const *choices;	/* CHOICE: ends with NULL */
-	const char *(*check)(const char *text);	/* may be NULL: any text will do; else a complaint */
-	const char *help;		/* one sentence, no full stop */
+	unsigned places;            /* enum option_place */
+	size_t offset;              /* in struct program_settings or struct device_settings */
+	const char *value;          /* "PATH": what help calls the value; NULL: takes none */
+	int64_t minimum, maximum;   /* NUMBER */
+	bool power_of_two;          /* NUMBER */
+	int64_t preset;             /* NUMBER: the default */
+	const char *preset_text;    /* TEXT, CHOICE: the default; NULL: none */
+	const char *preset_help;    /* what help says is the default; NULL: the value itself */
+	const char *const *choices; /* CHOICE: ends with NULL */
+	/* TEXT, CHOICE: returns a complaint, or NULL.  May be NULL: any text will do. */
+	const char *(*check)(const char *text);
+	const char *help; /* one sentence, no full stop */
 };
 
 extern const struct program_option option_table[];

@@ -54,8 +54,8 @@ static const char *const log_levels[] = { "error", "warning", "info", "debug", N
 	.owner = OPTION_OF_DEVICE, .offset = offsetof(struct device_settings, field)
 #define OF_PROGRAM(field) \
 	.owner = OPTION_OF_PROGRAM, .offset = offsetof(struct program_settings, field)
-#define BLK_AND_DEVICE	(OPTION_BLK | OPTION_FILE_DEVICE)
-#define EVERY_PROGRAM	(OPTION_BLK | OPTION_SERVE | OPTION_FILE)
+#define BLK_AND_DEVICE (OPTION_BLK | OPTION_FILE_DEVICE)
+#define EVERY_PROGRAM  (OPTION_BLK | OPTION_SERVE | OPTION_FILE)
 
 const struct program_option option_table[] = {
 	{ "config", OPTION_TEXT, OF_PROGRAM(config_file), .places = OPTION_SERVE, .value = "FILE",
@@ -68,16 +68,15 @@ const struct program_option option_table[] = {
 	  .value = "TEXT", .preset_text = "vda", .check = check_name,
 	  .help = "what messages and statistics call the device" },
 	{ "disk", OPTION_TEXT, OF_DEVICE(disk), .places = BLK_AND_DEVICE, .value = "URI",
-	  .check = check_not_empty,
-	  .help = "the disk to serve (see \"outboard help disks\")" },
+	  .check = check_not_empty, .help = "the disk to serve (see \"outboard help disks\")" },
 	{ "blk-file", OPTION_TEXT, OF_DEVICE(blk_file), .places = OPTION_BLK, .value = "PATH",
 	  .check = check_not_empty,
 	  .help = "the same as --disk file:PATH, for programs that know no URIs" },
 	{ "socket-path", OPTION_TEXT, OF_DEVICE(socket_path), .places = BLK_AND_DEVICE,
 	  .value = "PATH", .check = check_socket_path,
 	  .help = "the vhost-user socket to listen on; removed at the end" },
-	{ "fd", OPTION_NUMBER, OF_DEVICE(fd), .places = BLK_AND_DEVICE, .value = "N",
-	  .minimum = 0, .maximum = 1048576, .preset = -1, .preset_help = "",
+	{ "fd", OPTION_NUMBER, OF_DEVICE(fd), .places = BLK_AND_DEVICE, .value = "N", .minimum = 0,
+	  .maximum = 1048576, .preset = -1, .preset_help = "",
 	  .help = "an inherited descriptor that is the vhost-user socket, instead of a path" },
 	{ "connect", OPTION_SWITCH, OF_DEVICE(connect), .places = BLK_AND_DEVICE,
 	  .help = "connect to the socket's path instead of listening there, again whenever the "
@@ -85,8 +84,7 @@ const struct program_option option_table[] = {
 	{ "read-only", OPTION_SWITCH, OF_DEVICE(read_only), .places = BLK_AND_DEVICE,
 	  .help = "open the disk read-only and offer it as such" },
 	{ "queues", OPTION_NUMBER, OF_DEVICE(queues), .places = BLK_AND_DEVICE, .value = "N",
-	  .minimum = 1, .maximum = 64, .preset = 4,
-	  .help = "how many queues the driver may use" },
+	  .minimum = 1, .maximum = 64, .preset = 4, .help = "how many queues the driver may use" },
 	{ "queue-size", OPTION_NUMBER, OF_DEVICE(queue_size), .places = BLK_AND_DEVICE,
 	  .value = "N", .minimum = 2, .maximum = 32768, .power_of_two = true, .preset = 256,
 	  .help = "the most descriptors a queue may have" },

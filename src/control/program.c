@@ -26,29 +26,29 @@
 
 enum {
 	WORKERS_MAXIMUM = 64,
-	DRAIN_SECONDS = 5,	/* for requests that a storage server still has */
-	END_SECONDS = 7,	/* for everything */
+	DRAIN_SECONDS = 5, /* for requests that a storage server still has */
+	END_SECONDS = 7,   /* for everything */
 };
 
 /* The end of one instance, under way or reached. */
 struct departure {
 	struct reactor_task task;
-	struct program *program;	/* borrowed */
+	struct program *program; /* borrowed */
 	bool reached;
 };
 
 struct program {
-	const struct program_settings *settings;	/* borrowed */
-	struct signals *signals;			/* owned */
-	struct reactor *control;			/* owned */
-	char worker_names[WORKERS_MAXIMUM][12];		/* outlive the threads */
-	struct reactor_thread *workers[WORKERS_MAXIMUM];	/* owned */
-	struct reactor *worker_reactors[WORKERS_MAXIMUM];	/* borrowed from workers */
+	const struct program_settings *settings;          /* borrowed */
+	struct signals *signals;                          /* owned */
+	struct reactor *control;                          /* owned */
+	char worker_names[WORKERS_MAXIMUM][12];           /* outlive the threads */
+	struct reactor_thread *workers[WORKERS_MAXIMUM];  /* owned */
+	struct reactor *worker_reactors[WORKERS_MAXIMUM]; /* borrowed from workers */
 	unsigned worker_count;
-	struct instance **instances;			/* owned, and so are they */
-	struct departure *departures;			/* owned; one per instance */
+	struct instance **instances;  /* owned, and so are they */
+	struct departure *departures; /* owned; one per instance */
 	unsigned instance_count;
-	unsigned running;				/* instances that are not stopped */
+	unsigned running; /* instances that are not stopped */
 	bool stopping;
 	struct reactor_task stop_task;
 	struct reactor_timer drain_timer;

@@ -11,23 +11,23 @@ struct error;
 /* Texts are owned; NULL: not given. */
 struct device_settings {
 	char *name, *type;
-	char *disk;		/* URI */
-	char *blk_file;		/* path; settings_complete_device() makes a disk URI of it */
+	char *disk;     /* URI */
+	char *blk_file; /* path; settings_complete_device() makes a disk URI of it */
 	char *socket_path;
 	char *serial;
-	int64_t fd;		/* -1: none */
+	int64_t fd; /* -1: none */
 	int64_t queues, queue_size;
-	int64_t block_size;	/* bytes; 0: the disk's */
+	int64_t block_size; /* bytes; 0: the disk's */
 	bool connect, read_only;
 };
 
 struct program_settings {
-	char *config_file;	/* owned */
-	char *log_level;	/* owned; one of the names in the option table */
-	int64_t workers;	/* threads */
+	char *config_file; /* owned */
+	char *log_level;   /* owned; one of the names in the option table */
+	int64_t workers;   /* threads */
 	int64_t poll_us;
 	bool stats;
-	struct device_settings *devices;	/* owned */
+	struct device_settings *devices; /* owned */
 	unsigned device_count;
 };
 

@@ -24,16 +24,16 @@ enum stage { STARTING, ATTACHED, DETACHED };
 struct signals {
 	pthread_t thread;
 	sigset_t set;
-	unsigned stops;			/* SIGTERMs and SIGINTs so far; the thread's */
-	pthread_mutex_t lock;		/* for all that follows */
+	unsigned stops;       /* SIGTERMs and SIGINTs so far; the thread's */
+	pthread_mutex_t lock; /* for all that follows */
 	enum stage stage;
-	bool leaving;			/* signals_stop() waits for the thread */
-	uint64_t deadline_ns;		/* monotonic; 0: none */
-	unsigned pending;		/* set of 1 << number: not yet delivered */
-	struct reactor *control;	/* borrowed while attached */
-	struct reactor_task task;	/* posted when pending becomes other than 0 */
+	bool leaving;             /* signals_stop() waits for the thread */
+	uint64_t deadline_ns;     /* monotonic; 0: none */
+	unsigned pending;         /* set of 1 << number: not yet delivered */
+	struct reactor *control;  /* borrowed while attached */
+	struct reactor_task task; /* posted when pending becomes other than 0 */
 	signals_fn *fn;
-	void *arg;			/* borrowed while attached */
+	void *arg; /* borrowed while attached */
 };
 
 /* ---- on the control reactor ---- */
@@ -109,8 +109,8 @@ static int wait_for_signal(struct signals *s)
 {
 	struct timespec left;
 
-	return time_left(s, &left) ? sigtimedwait(&s->set, NULL, &left) :
-				     sigwaitinfo(&s->set, NULL);
+	return time_left(s, &left) ? sigtimedwait(&s->set, NULL, &left)
+				   : sigwaitinfo(&s->set, NULL);
 }
 
 static bool is_leaving(struct signals *s)

@@ -17,9 +17,10 @@ typedef void signals_fn(void *arg, int number);
  * signals_attach(), while the process may wait for a disk and holds nothing that it would have to
  * clean up, SIGTERM and SIGINT end it with status 0 at once.  Main thread.  NULL with *e. */
 struct signals *signals_start(struct error *e);
-void signals_stop(struct signals *s);		/* detached; NULL is ignored */
+void signals_stop(struct signals *s); /* detached; NULL is ignored */
 
-/* From now on signals become calls of fn; until the control reactor has stopped.  Control thread. */
+/* From now on signals become calls of fn; until the control reactor has stopped.  Control thread.
+ */
 void signals_attach(struct signals *s, struct reactor *control, signals_fn *fn, void *arg);
 void signals_detach(struct signals *s);
 

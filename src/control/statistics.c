@@ -17,12 +17,8 @@ struct summand {
 };
 
 static const struct summand requests[] = {
-	{ "blk", "reads" },
-	{ "blk", "writes" },
-	{ "blk", "flushes" },
-	{ "blk", "discards" },
-	{ "blk", "write_zeroes" },
-	{ "blk", "get_ids" },
+	{ "blk", "reads" },    { "blk", "writes" },       { "blk", "flushes" },
+	{ "blk", "discards" }, { "blk", "write_zeroes" }, { "blk", "get_ids" },
 };
 
 static const struct summand bytes[] = { { "blk", "bytes_read" }, { "blk", "bytes_written" } };

@@ -437,8 +437,10 @@ def test_serve(tmp_path):
         program.wait_ready(tmp_path / "vdc")
         assert (tmp_path / "vda").exists() and (tmp_path / "vdb").exists()
         assert program.end() == 0
-        assert re.findall(r"^device (\w+) requests", program.stdout(), re.M) == ["vda", "vdb", "vdc"]
-        assert re.findall(r"^thread (\w+) ", program.stdout(), re.M) == ["control", "worker0", "worker1", "worker2"]
+        output = program.stdout()
+        assert re.findall(r"^device (\w+) requests", output, re.M) == ["vda", "vdb", "vdc"]
+        assert re.findall(r"^thread (\w+) ", output, re.M) == \
+            ["control", "worker0", "worker1", "worker2"]
         assert sorted(os.listdir(tmp_path)) == ["c.json", "stderr", "stdout"]
 
 

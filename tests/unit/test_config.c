@@ -84,7 +84,8 @@ static void command_line_is_read(void **state)
 	d = settings_add_device(&s);
 	assert_int_equal(parse_line(&s, &action, &e,
 				    "--disk null:?size=1G --socket-path=/x --queues 1 --queues=8 "
-				    "--read-only --poll-us 0 --stats --serial=a=b"), 0);
+				    "--read-only --poll-us 0 --stats --serial=a=b"),
+			 0);
 	assert_null(action);
 	assert_int_equal(settings_complete_device(d, "--", &name, &e), 0);
 	assert_string_equal(d->disk, "null:?size=1G");
@@ -232,7 +233,8 @@ static void file_is_read(void **state)
 	static const char text[] =
 		"{ \"workers\": 2, \"poll-us\": 7, \"stats\": true, \"log-level\": \"debug\",\n"
 		"  \"devices\": [\n"
-		"  { \"type\": \"blk\", \"name\": \"vda\", \"d\\u0069sk\": \"null:\", \"fd\": 5 },\n"
+		"  { \"type\": \"blk\", \"name\": \"vda\", \"d\\u0069sk\": \"null:\", \"fd\": 5 "
+		"},\n"
 		"  { \"type\": \"blk\", \"name\": \"vdb\", \"disk\": \"file:/b\", \"queues\": 2,\n"
 		"    \"socket-path\": \"/b\", \"connect\": true, \"read-only\": true,\n"
 		"    \"queue-size\": 64, \"serial\": \"S\", \"block-size\": 4096 } ] }\n";
@@ -379,7 +381,8 @@ static void unreadable_files_are_refused(void **state)
 /* If it failed, a walk over a text that is not what was parsed would leave the text. */
 static void position_stops_at_the_end(void **state)
 {
-	static const char *const texts[] = { "", "{", "{\"a", "{\"a\\", "{\"a\":", "{\"a\":[", "{\"a\":[[" };
+	static const char *const texts[] = { "",        "{",        "{\"a",     "{\"a\\",
+					     "{\"a\":", "{\"a\":[", "{\"a\":[[" };
 	const struct config_step steps[] = { { .key = "a" }, { .index = 1 }, { .key = "b" } };
 	struct config_position p;
 
