@@ -325,6 +325,21 @@ def test_end_with_a_client(tmp_path):
         assert not path.exists()
 
 
+def test_end_while_a_disk_keeps_it_waiting(tmp_path):
+    server = tmp_path / "nbd"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(server))
+        silent.listen()
+        silent.settimeout(10)
+        with running(tmp_path, "blk", "--disk", f"nbd+unix:///?socket={server}",
+                     "--socket-path", tmp_path / "s") as program:
+            client, _ = silent.accept()
+            with client:
+                time.sleep(0.1)
+                assert program.end() == 0
+        assert not (tmp_path / "s").exists()
+
+
 def test_inherited_socket(tmp_path):
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listener:
