@@ -82,7 +82,8 @@ void storage_channel_close(struct storage_channel *ch);		/* nothing in flight */
  * -EROFS, an operation the disk lacks with -EOPNOTSUPP. */
 void storage_submit(struct storage_channel *ch, struct storage_io *io);
 
-/* "scheme  what it is\n    option=...  help\n" for each provider and filter, for --help. */
+/* What a URI consists of, then "scheme:  what it is\n    option=...  help\n" for each provider and
+ * filter, for --help. */
 void storage_print_help(FILE *to);
 
 #endif

@@ -8,10 +8,18 @@
 #include "base/error.h"
 #include "storage/storage_uri.h"
 
-/* clang-format off: one line each */
+/* One line each. */
+/* clang-format off */
 static const struct storage_provider *const providers[] = {
-	&storage_file,  &storage_memory, &storage_null, &storage_nbd, &storage_delay,
-	&storage_fault, &storage_limit,  &storage_log, &storage_split,
+	&storage_file,
+	&storage_memory,
+	&storage_nbd,
+	&storage_null,
+	&storage_delay,
+	&storage_fault,
+	&storage_limit,
+	&storage_log,
+	&storage_split,
 };
 /* clang-format on */
 
@@ -158,6 +166,11 @@ static void print_help(FILE *to, const struct storage_provider *p)
 
 void storage_print_help(FILE *to)
 {
+	fputs("A disk is named by a URI, with filters in front and options behind:\n"
+	      "    [FILTER+]...SCHEME:PLACE[?OPTION=VALUE[&OPTION=VALUE]...]\n"
+	      "BYTES takes K, M, G or T behind it, DURATION needs ns, us, ms or s.  A special\n"
+	      "character is written as \"%\" and its two hex digits.\n\n",
+	      to);
 	for (unsigned i = 0; i < ARRAY_LENGTH(providers); i++)
 		print_help(to, providers[i]);
 }

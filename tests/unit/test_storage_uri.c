@@ -137,7 +137,7 @@ static void names_what_is_known(void **state)
 	static const struct {
 		const char *schemes, *reason;
 	} bad[] = {
-		{ "nul", "unknown scheme \"nul\"; known: file, memory, null" },
+		{ "nul", "unknown scheme \"nul\"; known: file, memory, nbd" },
 		{ "", "unknown scheme \"\"" },
 		{ "delay", "\"delay\" is a filter, where a scheme belongs" },
 		{ "null+null", "\"null\" is a scheme, where a filter belongs" },
