@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -425,6 +426,19 @@ def test_second_signal_ends_at_once(tmp_path):
             time.sleep(0.3)
             assert program.process.poll() is None
             assert program.end() == 128 + signal.SIGTERM
+
+
+def test_descriptor_limit_is_raised(tmp_path):
+    path = tmp_path / "s"
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with running(tmp_path, "blk", "--disk", NULL, "--socket-path", path) as program:
+        program.wait_ready(path)
+        assert resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE)[0] == hard
+    with running(tmp_path, "blk", "--disk", NULL, "--socket-path", path, preexec_fn=lambda:
+                 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 128))) as program:
+        program.wait_ready(path)
+        assert resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE) == (128, 128)
+        assert program.end() == 0
 
 
 def test_resize(tmp_path):
