@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -32,6 +33,7 @@ enum {
 	BOUNCE_ALIGNMENT = 4096, /* bytes, at least: more than any disk asks for */
 	ZEROES_SIZE = 1 << 16,   /* bytes */
 	ZEROES_COUNT = 16,       /* how often they are named in one round */
+	LOCK_WAIT_MS = 3000,     /* for a process that was killed to let go */
 	RETRIES_MAX = 100,       /* of one request, after EINTR or EAGAIN */
 };
 
@@ -351,8 +353,25 @@ static int open_path(struct file_state *s, const char *path, bool read_only, str
 	return 0;
 }
 
+/* Tries for up to LOCK_WAIT_MS.  0, or a negative errno. */
+static int lock_patiently(int fd, struct flock *how)
+{
+	const struct timespec pause = { .tv_nsec = 10 * 1000000 };
+
+	for (unsigned tries = LOCK_WAIT_MS / 10; tries; tries--) {
+		if (!fcntl(fd, F_OFD_SETLK, how))
+			return 0;
+		if (errno != EAGAIN && errno != EACCES)
+			return -errno;
+		nanosleep(&pause, NULL);
+	}
+	return -EBUSY;
+}
+
 /* An open file description lock: readers share the file, a writer is alone.  It goes with the
- * descriptor. */
+ * descriptor, and that goes with the last request on it: a process that was killed holds the lock
+ * until the kernel has ended what it had submitted.  So who comes next waits a while, and then
+ * knows that none of its predecessor's writes can land on top of its own. */
 static int lock(const struct file_state *s, const struct storage_options *o, struct error *e)
 {
 	struct flock how = {
@@ -364,13 +383,15 @@ static int lock(const struct file_state *s, const struct storage_options *o, str
 
 	if (status || !wanted)
 		return status;
-	if (!fcntl(s->fd, F_OFD_SETLK, &how))
-		return 0;
-	if (errno == EAGAIN || errno == EACCES)
+	status = lock_patiently(s->fd, &how);
+	if (status == -EBUSY)
 		return error_set(e, -EBUSY,
 				 "in use by another process or disk%s; lock=off ignores it",
 				 how.l_type == F_RDLCK ? " that writes" : "");
-	return error_set(e, -errno, "cannot be locked: %s; lock=off does without", strerror(errno));
+	if (status)
+		return error_set(e, status, "cannot be locked: %s; lock=off does without",
+				 strerror(-status));
+	return 0;
 }
 
 static int set_direct(struct file_state *s, const struct file_abilities *a,
