@@ -17,7 +17,7 @@
 #include "reactor/reactor_random.h"
 
 /* Idle turns may share one look at the clock while it stays honest to about this. */
-#define CLOCK_HONEST_NS	  500
+#define CLOCK_HONEST_NS  500
 #define CLOCK_STRIDE_MAX 32
 
 /* The one thing a thread must know by itself: whose home it is. */
@@ -148,6 +148,15 @@ void reactor_run_deferred(struct reactor *r)
 		task_run(r, t);
 }
 
+/* How many empty turns take about CLOCK_HONEST_NS, judged by the last ones. */
+static void adjust_stride(struct reactor *r, uint64_t elapsed_ns)
+{
+	if (elapsed_ns > CLOCK_HONEST_NS)
+		r->clock_stride = (r->clock_stride + 1) / 2;
+	else if (elapsed_ns < CLOCK_HONEST_NS / 2 && r->clock_stride < CLOCK_STRIDE_MAX)
+		r->clock_stride *= 2;
+}
+
 /* A look at the clock costs as much as several empty turns.  After work it is read at once; empty
  * turns read it as rarely as keeps it honest. */
 static void clock_tick(struct reactor *r)
@@ -159,12 +168,8 @@ static void clock_tick(struct reactor *r)
 		return;
 	}
 	r->now_ns = reactor_clock_real(r);
-	if (r->worked)
-		r->clock_stride = 1;
-	else if (r->now_ns - before > CLOCK_HONEST_NS)
-		r->clock_stride = (r->clock_stride + 1) / 2;
-	else if (r->now_ns - before < CLOCK_HONEST_NS / 2 && r->clock_stride < CLOCK_STRIDE_MAX)
-		r->clock_stride *= 2;
+	if (!r->worked)
+		adjust_stride(r, r->now_ns - before);
 	r->clock_skip = r->clock_stride - 1;
 	r->worked = false;
 }
@@ -196,7 +201,7 @@ static void sleep_if_idle(struct reactor *r)
 	if (may_sleep(r)) {
 		counter_add(&r->counts.sleeps, 1);
 		r->waiter->sleep(r, reactor_timers_next(r));
-		r->worked = true;	/* the clock is to be read again */
+		r->worked = true; /* the clock is to be read again */
 	}
 	__atomic_store_n(&r->asleep, false, __ATOMIC_RELAXED);
 }
@@ -219,7 +224,7 @@ static void rouse(struct reactor *r)
 	if (__atomic_load_n(&r->asleep, __ATOMIC_SEQ_CST) &&
 	    __atomic_exchange_n(&r->asleep, false, __ATOMIC_SEQ_CST) &&
 	    write(r->wake_fd, &one, sizeof(one)) < 0)
-		assert(errno == EAGAIN);	/* full of wakeups: as good as one more */
+		assert(errno == EAGAIN); /* full of wakeups: as good as one more */
 	errno = saved;
 }
 
@@ -313,7 +318,6 @@ void reactor_io_submit(struct reactor *r, struct reactor_io *io)
 {
 	assert(reactor_is_home(r));
 	io->reactor = r;
-	io->next = NULL;
 	r->io_pending++;
 	r->waiter->io_submit(r, io);
 }

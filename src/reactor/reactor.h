@@ -21,7 +21,7 @@ struct reactor;
 
 typedef void reactor_fn(void *arg);
 
-/* How a loop waits.  AUTO: io_uring, or epoll where the kernel refuses it. */
+/* How a loop waits.  AUTO: io_uring, or epoll where the kernel refuses it (logged). */
 enum reactor_kind { REACTOR_AUTO, REACTOR_IO_URING, REACTOR_EPOLL };
 
 struct reactor_options {
@@ -30,19 +30,30 @@ struct reactor_options {
 	uint64_t poll_ns_max; /* longest that a poller looks in vain before it rests */
 };
 
+/* NULL with *e: out of memory or descriptors, or the kernel refuses the kind asked for. */
 struct reactor *reactor_create(const struct reactor_options *options, struct error *e);
-void reactor_free(struct reactor *r);		/* NULL is ignored; nothing may be registered */
 
-/* Runs turns until reactor_stop(), which any thread or a signal handler may call. */
+/* NULL is ignored.  Nothing may be registered, and no other thread be inside reactor_post() or
+ * reactor_stop(); tasks that were posted and have not run are forgotten. */
+void reactor_free(struct reactor *r);
+
+/* Runs turns until reactor_stop(), which any thread or a signal handler may call: the turn it
+ * finds is finished; a stop before the run ends it at once.  May run again, in the same thread. */
 void reactor_run(struct reactor *r);
 void reactor_stop(struct reactor *r);
 
-uint64_t reactor_now(const struct reactor *r);	/* nanoseconds, monotonic, read once per turn */
+/* Nanoseconds, monotonic: the same all through a turn, at most about 1 us old at its begin. */
+uint64_t reactor_now(const struct reactor *r);
 uint64_t reactor_random(struct reactor *r);
-bool reactor_is_home(const struct reactor *r);	/* for assert() */
+
+/* Whether this is r's thread, or nobody runs r.  For assert(). */
+bool reactor_is_home(const struct reactor *r);
 const char *reactor_name(const struct reactor *r);
 
-/* ---- tasks: embedded in their owner, never allocated by the reactor ---- */
+/* ---- tasks: embedded in their owner, never allocated by the reactor ----
+ *
+ * A task is either deferred or posted at one time, and is its owner's again when fn begins.
+ */
 
 struct reactor_task {
 	reactor_fn *fn;
@@ -52,7 +63,8 @@ struct reactor_task {
 };
 
 /* Runs the task at the end of the current turn, once; deferring it again before it ran changes
- * nothing.  Home thread only. */
+ * nothing.  Tasks deferred by deferred tasks belong to the same turn: one that always defers
+ * itself never lets it end.  Home thread only. */
 void reactor_defer(struct reactor *r, struct reactor_task *t);
 
 /* Runs the task in r's thread, in posting order.  Any thread.  The task must not be posted again
@@ -61,22 +73,28 @@ void reactor_post(struct reactor *r, struct reactor_task *t);
 
 /* ---- descriptors ---- */
 
-/* Level-triggered: fn runs in every turn in which fd has one of `events` (or an error). */
+/* Level-triggered: fn runs in every turn in which fd has one of `events` (or an error, or hangs
+ * up).  Zeroed before its first use; one watch per descriptor and reactor. */
 struct reactor_watch {
 	struct reactor *reactor;	/* set by reactor_watch_add() */
 	int fd; /* borrowed: the owner closes it, after removing the watch */
-	short events;			/* POLLIN, POLLOUT */
+	short events;			/* POLLIN, POLLOUT; 0: errors only */
 	reactor_fn *fn;
 	void *arg;
 	void *state;			/* private to the reactor */
 };
 
-int reactor_watch_add(struct reactor *r, struct reactor_watch *w);	/* 0 or -errno */
-int reactor_watch_change(struct reactor_watch *w, short events);	/* 0 or -errno */
-void reactor_watch_remove(struct reactor_watch *w);	/* fn is not called again; idempotent */
+/* 0, -EBADF, -ENOMEM, or what epoll_ctl(2) says. */
+int reactor_watch_add(struct reactor *r, struct reactor_watch *w);
+int reactor_watch_change(struct reactor_watch *w, short events);
+
+/* fn is not called again, even if the descriptor was found ready in this turn: the watch may be
+ * freed and the descriptor closed at once.  From any callback, its own included.  Idempotent. */
+void reactor_watch_remove(struct reactor_watch *w);
 
 /* ---- timers ---- */
 
+/* Zeroed before its first use. */
 struct reactor_timer {
 	reactor_fn *fn;
 	void *arg;
@@ -85,20 +103,25 @@ struct reactor_timer {
 	unsigned place;			/* private */
 };
 
-/* Runs fn once when reactor_now() reaches deadline_ns.  Setting a set timer moves it.
- * 0, or -ENOMEM. */
+/* Runs fn once when reactor_now() reaches deadline_ns; set in a timer's callback, in the next turn
+ * at the earliest.  Setting a set timer moves it and cannot fail.  0, or -ENOMEM. */
 int reactor_timer_set(struct reactor *r, struct reactor_timer *t, uint64_t deadline_ns);
 void reactor_timer_cancel(struct reactor_timer *t);	/* idempotent */
 
 /* ---- pollers: look for work in memory, without the kernel ---- */
 
 /* A poller is active (poll() runs every turn) or resting (it has asked its peer for a
- * notification).  One that finds nothing for a self-adjusting time, at most poll_ns_max, comes to
- * rest; reactor_poller_wake() makes it active again. */
+ * notification, and costs nothing).  One that finds nothing for a self-adjusting time, at most
+ * poll_ns_max, is asked to rest; reactor_poller_wake() makes it active again.
+ *
+ * rest() asks the peer for a notification, then looks for work once more: what the peer did
+ * before it could see the request is found here, what it does later is notified.  If there is
+ * work, rest() withdraws the request itself and returns false.  wake() withdraws it otherwise.
+ * Zeroed before its first use.  poll() and rest() may remove any poller. */
 struct reactor_poller {
 	bool (*poll)(void *arg);	/* true: found work */
-	bool (*rest)(void *arg); /* ask for a notification; false: work came meanwhile */
-	void (*wake)(void *arg);	/* no more notifications needed */
+	bool (*rest)(void *arg);	/* false: work came meanwhile, stay active */
+	void (*wake)(void *arg);	/* active again: no more notifications needed */
 	void *arg;
 	struct reactor *reactor;	/* the rest is private */
 	struct reactor_poller *next, **link;
@@ -109,7 +132,7 @@ struct reactor_poller {
 
 void reactor_poller_add(struct reactor *r, struct reactor_poller *p);	/* starts active */
 void reactor_poller_remove(struct reactor_poller *p);			/* idempotent */
-void reactor_poller_wake(struct reactor_poller *p);	/* the notification came */
+void reactor_poller_wake(struct reactor_poller *p);	/* the notification came; idempotent */
 
 /* ---- file operations ---- */
 
@@ -117,16 +140,18 @@ enum reactor_io_operation {
 	REACTOR_IO_READ, REACTOR_IO_WRITE, REACTOR_IO_DATASYNC, REACTOR_IO_FALLOCATE
 };
 
-/* Embedded in its owner.  Submitted together with others once per turn. */
+/* Embedded in its owner, untouched between submit and done.  Submitted together with others once
+ * per turn; carried out and completed in any order. */
 struct reactor_io {
 	enum reactor_io_operation operation;
 	int fd;				/* borrowed until done */
-	uint64_t offset, length;	/* bytes; length only for FALLOCATE */
+	uint64_t offset, length;	/* bytes, below 2^63; length only for FALLOCATE */
 	int mode;			/* FALLOCATE: see fallocate(2) */
 	const struct iovec *iov; /* READ, WRITE: borrowed until done; at most IOV_MAX entries */
 	unsigned iov_count;
-	int result;			/* bytes, 0, or -errno; set before done */
-	void (*done)(struct reactor_io *io);	/* home thread, never inside reactor_io_submit() */
+	int result;			/* bytes (maybe fewer than asked), 0, or -errno */
+	/* Home thread, after result is set, never inside reactor_io_submit(); may submit again. */
+	void (*done)(struct reactor_io *io);
 	struct reactor *reactor;	/* private */
 	struct reactor_io *next;	/* private */
 };

@@ -18,18 +18,18 @@
 #include "reactor/reactor_loop.h"
 
 #define EVENTS_MAX 64
-#define LOOK_NS	   20000
-#define WAKE_KEY   0	/* no slot's */
+#define LOOK_NS    20000
+#define WAKE_KEY   0 /* no slot's */
 
 struct epoll_reactor {
 	struct reactor reactor;
-	int epoll_fd;			/* owned */
-	struct reactor_io_pool *pool;	/* owned */
+	int epoll_fd;                 /* owned */
+	struct reactor_io_pool *pool; /* owned */
 	struct epoll_event events[EVENTS_MAX];
-	int count;			/* of them, not yet dispatched */
-	bool slept;			/* and so has just looked */
+	int count;  /* of them, not yet dispatched */
+	bool slept; /* and so has just looked */
 	uint64_t look_again_ns;
-	bool coarse;			/* the kernel's timeouts are milliseconds: before Linux 5.11 */
+	bool coarse; /* timeouts are milliseconds: before Linux 5.11 */
 };
 
 static struct epoll_reactor *epoll_of(struct reactor *r)

@@ -13,16 +13,16 @@ struct io_queue {
 };
 
 struct reactor_io_pool {
-	struct reactor *reactor;	/* borrowed */
-	struct reactor_task collect;	/* posted when `done` ceases to be empty */
+	struct reactor *reactor;     /* borrowed */
+	struct reactor_task collect; /* posted when `done` ceases to be empty */
 	pthread_t threads[THREADS_MAX];
-	unsigned count;			/* of them; home thread only */
+	unsigned count; /* of them; home thread only */
 
-	pthread_mutex_t lock;		/* guards all below */
+	pthread_mutex_t lock; /* guards all below */
 	pthread_cond_t submitted;
 	struct io_queue waiting, done;
-	unsigned idle;			/* threads that wait for work */
-	unsigned backlog;		/* operations in `waiting` */
+	unsigned idle;    /* threads that wait for work */
+	unsigned backlog; /* operations in `waiting` */
 	bool stopping;
 };
 

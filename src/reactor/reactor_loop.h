@@ -101,11 +101,11 @@ struct reactor {
 	struct reactor_mailbox mailbox __attribute__((aligned(REACTOR_ALIGNMENT)));
 	bool asleep;			/* atomic: see reactor_post() */
 	bool stopping;			/* atomic */
-	int wake_fd;			/* owned eventfd, written to end a sleep; -1: never sleeps */
+	int wake_fd;			/* owned eventfd: written to end a sleep; -1: none */
 };
 
 /* reactor.c */
-/* Zeroed and aligned for a struct that begins with a struct reactor; free() it.  NULL: no memory. */
+/* Zeroed, aligned for a struct that begins with a struct reactor; free() it.  NULL: no memory. */
 void *reactor_allocate(size_t size);
 /* *r is zeroed. */
 void reactor_init(struct reactor *r, const struct reactor_waiter *waiter,

@@ -32,7 +32,7 @@
  * multishot polls, which have no flag of their own. */
 #define NEEDED (IORING_FEAT_EXT_ARG | IORING_FEAT_NODROP | IORING_FEAT_RSRC_TAGS)
 
-#define RW_BYTES_MAX 0x7ffff000	/* the most one read(2) or write(2) moves */
+#define RW_BYTES_MAX 0x7ffff000 /* the most one read(2) or write(2) moves */
 
 /* The four low bits of user_data.  Operations are pointers, aligned to more than that. */
 enum { DATA_OPERATION = 0, DATA_WATCH = 1, DATA_WAKE = 2, DATA_CANCEL = 3, DATA_KIND = 15 };
@@ -41,9 +41,9 @@ struct uring_reactor {
 	struct reactor reactor;
 	struct io_uring ring;
 	bool enabled;
-	bool wake_armed;		/* the kernel polls wake_fd */
-	struct reactor_slot *dirty;	/* slots whose poll must be armed, cancelled or both */
-	struct reactor_io *first, **end;	/* operations to submit */
+	bool wake_armed;                 /* the kernel polls wake_fd */
+	struct reactor_slot *dirty;      /* slots whose poll must be armed, cancelled or both */
+	struct reactor_io *first, **end; /* operations to submit */
 };
 
 static struct uring_reactor *uring_of(struct reactor *r)
@@ -52,6 +52,27 @@ static struct uring_reactor *uring_of(struct reactor *r)
 }
 
 /* ---- submission ---- */
+
+static int uring_watch_dirty(struct reactor *r, struct reactor_slot *s)
+{
+	struct uring_reactor *u = uring_of(r);
+
+	if (!s->dirty) {
+		s->dirty = true;
+		s->next = u->dirty;
+		u->dirty = s;
+	}
+	return 0;
+}
+
+static void uring_io_submit(struct reactor *r, struct reactor_io *io)
+{
+	struct uring_reactor *u = uring_of(r);
+
+	io->next = NULL;
+	*u->end = io;
+	u->end = &io->next;
+}
 
 static void submit(struct uring_reactor *u)
 {
@@ -195,11 +216,8 @@ static void watch_complete(struct uring_reactor *u, uint64_t key)
 		return; /* cancelled, too late for the kernel */
 	s->armed_key = 0;
 	reactor_slot_ready(&u->reactor, key);
-	if (s->watch && !s->dirty) {
-		s->dirty = true;
-		s->next = u->dirty;
-		u->dirty = s;
-	}
+	if (s->watch)
+		uring_watch_dirty(&u->reactor, s);
 }
 
 static void wake_complete(struct uring_reactor *u, const struct io_uring_cqe *cqe)
@@ -209,13 +227,23 @@ static void wake_complete(struct uring_reactor *u, const struct io_uring_cqe *cq
 		counter_add(&u->reactor.counts.wakeups, 1);
 }
 
+/* An operation that a signal ended before it began (a worker of the kernel's was interrupted) has
+ * done nothing and is submitted again. */
+static void operation_complete(struct uring_reactor *u, struct reactor_io *io, int result)
+{
+	if (result == -EINTR)
+		uring_io_submit(&u->reactor, io);
+	else
+		reactor_io_complete(&u->reactor, io, result);
+}
+
 static void dispatch(struct uring_reactor *u, const struct io_uring_cqe *cqe)
 {
 	void *pointer = (void *)(uintptr_t)cqe->user_data;
 
 	switch (cqe->user_data & DATA_KIND) {
 	case DATA_OPERATION:
-		reactor_io_complete(&u->reactor, pointer, cqe->res);
+		operation_complete(u, pointer, cqe->res);
 		break;
 	case DATA_WATCH:
 		watch_complete(u, cqe->user_data - DATA_WATCH);
@@ -283,8 +311,8 @@ static void uring_run(struct reactor *r)
 
 	if (!u->enabled) {
 		/* liburing 2.3 does not export its function for this. */
-		int err = io_uring_register((unsigned)u->ring.ring_fd,
-					    IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+		int err = io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS,
+					    NULL, 0);
 
 		assert(!err);
 		u->enabled = true;
@@ -297,30 +325,10 @@ static void uring_run(struct reactor *r)
 		io_uring_unregister_ring_fd(&u->ring);
 }
 
-static int uring_watch_dirty(struct reactor *r, struct reactor_slot *s)
-{
-	struct uring_reactor *u = uring_of(r);
-
-	if (!s->dirty) {
-		s->dirty = true;
-		s->next = u->dirty;
-		u->dirty = s;
-	}
-	return 0;
-}
-
 /* The slot is released by flush_slots(), when its poll has been cancelled. */
 static void uring_watch_remove(struct reactor *r, struct reactor_slot *s, int fd)
 {
 	uring_watch_dirty(r, s);
-}
-
-static void uring_io_submit(struct reactor *r, struct reactor_io *io)
-{
-	struct uring_reactor *u = uring_of(r);
-
-	*u->end = io;
-	u->end = &io->next;
 }
 
 static void uring_free(struct reactor *r)

@@ -16,12 +16,12 @@
 #include "reactor/reactor_loop.h"
 #include "reactor/reactor_random.h"
 
-#define TURN_NS_MAX	  1000	/* simulated cost of a turn */
-#define IO_NS_MAX	  100000	/* of a file operation, mostly; sometimes ten times that */
-#define POLL_NS_MAX	  20000
+#define TURN_NS_MAX 1000   /* simulated cost of a turn */
+#define IO_NS_MAX   100000 /* of a file operation, mostly; sometimes ten times that */
+#define POLL_NS_MAX 20000
 
 struct pending_io {
-	struct reactor_io *io;	/* borrowed until done */
+	struct reactor_io *io; /* borrowed until done */
 	uint64_t due_ns;
 	int result;
 };
@@ -30,19 +30,19 @@ struct virtual_reactor {
 	struct reactor reactor;
 	struct reactor_world *world;
 	struct virtual_reactor *next;
-	struct pending_io *pending;	/* owned; reactor.io_pending of them, in no order */
+	struct pending_io *pending; /* owned; reactor.io_pending of them, in no order */
 	unsigned capacity;
-	struct pollfd *polled;		/* owned; scratch space, one per slot */
-	uint64_t *keys;			/* owned; those that are ready */
-	unsigned ready, slots;		/* entries used in keys, space in both */
+	struct pollfd *polled; /* owned; scratch space, one per slot */
+	uint64_t *keys;        /* owned; those that are ready */
+	unsigned ready, slots; /* entries used in keys, space in both */
 };
 
 struct reactor_world {
-	uint64_t seed;		/* the state of its random numbers */
+	uint64_t seed; /* the state of its random numbers */
 	uint64_t now_ns;
 	struct virtual_reactor *reactors;
 	unsigned count;
-	struct reactor *entered;	/* by reactor_world_enter() */
+	struct reactor *entered; /* by reactor_world_enter() */
 };
 
 static struct virtual_reactor *virtual_of(const struct reactor *r)

@@ -5,6 +5,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -48,7 +49,8 @@ static void note_and_defer(void *arg)
 static void deferred_run_once_in_order(void **state)
 {
 	struct bed *b = bed_of(state);
-	struct reactor_task a = { .fn = note_task, .arg = "A" }, z = { .fn = note_task, .arg = "Z" };
+	struct reactor_task a = { .fn = note_task, .arg = "A" },
+			    z = { .fn = note_task, .arg = "Z" };
 	struct chain chain = { .r = b->r, .next = &z };
 	struct reactor_task c = { .fn = note_and_defer, .arg = &chain };
 	struct reactor_task stop = { .fn = stop_task, .arg = b->r };
@@ -69,7 +71,8 @@ static void deferred_run_once_in_order(void **state)
 static void posted_run_in_order(void **state)
 {
 	struct bed *b = bed_of(state);
-	struct reactor_task a = { .fn = note_task, .arg = "A" }, z = { .fn = note_task, .arg = "Z" };
+	struct reactor_task a = { .fn = note_task, .arg = "A" },
+			    z = { .fn = note_task, .arg = "Z" };
 	struct reactor_task stop = { .fn = stop_task, .arg = b->r };
 
 	trace[0] = 0;
@@ -83,7 +86,8 @@ static void posted_run_in_order(void **state)
 static void a_turn_runs_posted_before_deferred(void **state)
 {
 	struct bed *b = bed_of(state);
-	struct reactor_task a = { .fn = note_task, .arg = "A" }, z = { .fn = note_task, .arg = "Z" };
+	struct reactor_task a = { .fn = note_task, .arg = "A" },
+			    z = { .fn = note_task, .arg = "Z" };
 	struct reactor_task stop = { .fn = stop_task, .arg = b->r };
 
 	trace[0] = 0;
@@ -96,7 +100,7 @@ static void a_turn_runs_posted_before_deferred(void **state)
 
 /* ---- other threads ---- */
 
-#define POSTERS	 4
+#define POSTERS  4
 #define PER_POST 25000
 
 struct numbered {
@@ -166,29 +170,39 @@ static void threads_lose_no_post(void **state)
 struct ping {
 	struct reactor *r;
 	struct reactor_task task;
-	sem_t pong;
+	unsigned answers; /* atomic */
 };
 
 static void answer(void *arg)
 {
 	struct ping *p = arg;
 
-	sem_post(&p->pong);
+	__atomic_add_fetch(&p->answers, 1, __ATOMIC_RELEASE);
+}
+
+static void wait_for_answer(struct ping *p, unsigned number)
+{
+	for (unsigned spins = 0; __atomic_load_n(&p->answers, __ATOMIC_ACQUIRE) != number; spins++)
+		if (spins > 1000)
+			sched_yield();
 }
 
 static void *ping_all(void *arg)
 {
 	struct ping *p = arg;
 
-	for (unsigned i = 0; i < 5000; i++) {
+	for (unsigned i = 1; i <= 20000; i++) {
 		reactor_post(p->r, &p->task);
-		sem_wait(&p->pong);
+		wait_for_answer(p, i);
+		for (volatile unsigned pause = 0; pause < i % 1000; pause++)
+			;
 	}
 	reactor_stop(p->r);
 	return NULL;
 }
 
-/* Each post finds the loop about to sleep, asleep or about to wake: a lost wakeup hangs. */
+/* The posts come from just after the last turn's answer to well into the sleep, a little later
+ * each time: some find the loop about to fall asleep, and a lost wakeup hangs. */
 static void a_sleeper_misses_no_post(void **state)
 {
 	struct bed *b = bed_of(state);
@@ -196,11 +210,9 @@ static void a_sleeper_misses_no_post(void **state)
 	uint64_t sleeps = bed_count(b, "sleeps");
 	pthread_t thread;
 
-	sem_init(&p.pong, 0, 0);
 	assert_int_equal(pthread_create(&thread, NULL, ping_all, &p), 0);
 	reactor_run(b->r);
 	pthread_join(thread, NULL);
-	sem_destroy(&p.pong);
 	assert_true(bed_count(b, "sleeps") > sleeps);
 	assert_true(bed_count(b, "wakeups") <= bed_count(b, "posts") + 1);
 }
@@ -303,7 +315,7 @@ static void a_signal_handler_may_stop(void **state)
 	pthread_t self = pthread_self(), thread;
 
 #ifdef __SANITIZE_THREAD__
-	skip();	/* it holds handlers back until a system call that it knows */
+	skip(); /* it holds handlers back until a system call that it knows */
 #endif
 	signalled = b->r;
 	sigaction(SIGUSR1, &action, &before);
@@ -421,6 +433,6 @@ int main(void)
 		cmocka_unit_test(auto_falls_back_to_epoll),
 	};
 
-	alarm(50);	/* a hanging test fails */
+	alarm(50); /* a hanging test fails */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

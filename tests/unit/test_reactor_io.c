@@ -61,17 +61,29 @@ static void what_is_written_is_read(void **state)
 	struct iovec whole = { text, 8 }, parts[] = { { a, 4 }, { c, 100 } };
 	int fd = open_temporary();
 
-	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_WRITE, .fd = fd,
-				 .offset = 4096, .iov = &whole, .iov_count = 1 }), 8);
-	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_DATASYNC,
-				 .fd = fd }), 0);
-	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_READ, .fd = fd,
-				 .offset = 4096, .iov = parts, .iov_count = 2 }), 8);
+	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_WRITE,
+							 .fd = fd,
+							 .offset = 4096,
+							 .iov = &whole,
+							 .iov_count = 1 }),
+			 8);
+	assert_int_equal(
+		perform(b, (struct reactor_io){ .operation = REACTOR_IO_DATASYNC, .fd = fd }), 0);
+	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_READ,
+							 .fd = fd,
+							 .offset = 4096,
+							 .iov = parts,
+							 .iov_count = 2 }),
+			 8);
 	assert_memory_equal(a, "outb", 4);
 	assert_memory_equal(c, "oard", 4);
 	whole.iov_len = 4;
-	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_READ, .fd = fd,
-				 .offset = 4100, .iov = &whole, .iov_count = 1 }), 4);
+	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_READ,
+							 .fd = fd,
+							 .offset = 4100,
+							 .iov = &whole,
+							 .iov_count = 1 }),
+			 4);
 	assert_memory_equal(text, "oardoard", 8);
 	close(fd);
 }
@@ -86,11 +98,18 @@ static void fallocate_takes_long_lengths(void **state)
 	struct stat st;
 	int fd = open_temporary();
 
-	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_WRITE, .fd = fd,
-				 .offset = length - 1, .iov = &v, .iov_count = 1 }), 1);
+	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_WRITE,
+							 .fd = fd,
+							 .offset = length - 1,
+							 .iov = &v,
+							 .iov_count = 1 }),
+			 1);
 	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_FALLOCATE,
-				 .fd = fd, .length = length,
-				 .mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE }), 0);
+							 .fd = fd,
+							 .length = length,
+							 .mode = FALLOC_FL_PUNCH_HOLE |
+								 FALLOC_FL_KEEP_SIZE }),
+			 0);
 	assert_int_equal(fstat(fd, &st), 0);
 	assert_int_equal(st.st_size, length);
 	assert_int_equal(pread(fd, &byte, 1, (off_t)length - 1), 1);
@@ -106,11 +125,20 @@ static void errors_are_reported(void **state)
 	int full = open("/dev/full", O_WRONLY | O_CLOEXEC), fd = open_temporary();
 
 	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_READ,
-				 .fd = 1000000, .iov = &v, .iov_count = 1 }), -EBADF);
-	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_WRITE, .fd = full,
-				 .iov = &v, .iov_count = 1 }), -ENOSPC);
+							 .fd = 1000000,
+							 .iov = &v,
+							 .iov_count = 1 }),
+			 -EBADF);
+	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_WRITE,
+							 .fd = full,
+							 .iov = &v,
+							 .iov_count = 1 }),
+			 -ENOSPC);
 	assert_int_equal(perform(b, (struct reactor_io){ .operation = REACTOR_IO_FALLOCATE,
-				 .fd = fd, .offset = 0, .length = 0 }), -EINVAL);
+							 .fd = fd,
+							 .offset = 0,
+							 .length = 0 }),
+			 -EINVAL);
 	close(full);
 	close(fd);
 }
@@ -135,8 +163,11 @@ static void many_at_once_are_each_done_once(void **state)
 	for (uint32_t i = 0; i < MANY; i++) {
 		assert_int_equal(pwrite(fd, &i, 4, i * 4), 4);
 		v[i] = (struct iovec){ &numbers[i], 4 };
-		many[i].io = (struct reactor_io){ .operation = REACTOR_IO_READ, .fd = fd,
-						  .offset = i * 4, .iov = &v[i], .iov_count = 1 };
+		many[i].io = (struct reactor_io){ .operation = REACTOR_IO_READ,
+						  .fd = fd,
+						  .offset = i * 4,
+						  .iov = &v[i],
+						  .iov_count = 1 };
 		submit(b, &many[i], &left);
 	}
 	reactor_run(b->r);
@@ -188,14 +219,19 @@ static void needs_no_waking(void *arg)
 static void done_may_submit_again(void **state)
 {
 	struct bed *b = bed_of(state);
-	struct reactor_poller busy = { .poll = finds_nothing, .rest = stays, .wake = needs_no_waking };
+	struct reactor_poller busy = { .poll = finds_nothing,
+				       .rest = stays,
+				       .wake = needs_no_waking };
 	char bytes[4] = "abc";
 	struct iovec v = { bytes, 4 };
 	struct chain c = { .bed = b, .left = 500 };
 	int fd = open_temporary();
 
-	c.io = (struct reactor_io){ .operation = REACTOR_IO_WRITE, .fd = fd, .iov = &v,
-				    .iov_count = 1, .done = submit_again };
+	c.io = (struct reactor_io){ .operation = REACTOR_IO_WRITE,
+				    .fd = fd,
+				    .iov = &v,
+				    .iov_count = 1,
+				    .done = submit_again };
 	reactor_poller_add(b->r, &busy);
 	reactor_io_submit(b->r, &c.io);
 	reactor_run(b->r);
@@ -207,13 +243,11 @@ static void done_may_submit_again(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		ON_ALL(what_is_written_is_read),
-		ON_ALL(fallocate_takes_long_lengths),
-		ON_ALL(errors_are_reported),
-		ON_ALL(many_at_once_are_each_done_once),
+		ON_ALL(what_is_written_is_read), ON_ALL(fallocate_takes_long_lengths),
+		ON_ALL(errors_are_reported),     ON_ALL(many_at_once_are_each_done_once),
 		ON_ALL(done_may_submit_again),
 	};
 
-	alarm(50);	/* a hanging test fails */
+	alarm(50); /* a hanging test fails */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

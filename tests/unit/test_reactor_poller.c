@@ -8,9 +8,9 @@ struct counted_poller {
 	struct reactor_poller poller;
 	struct reactor *r;
 	unsigned polls, rests, wakes;
-	unsigned work;		/* polls that will find some */
-	unsigned refusals;	/* rests that will be refused */
-	bool notify;		/* resting: a notification was asked for */
+	unsigned work;     /* polls that will find some */
+	unsigned refusals; /* rests that will be refused */
+	bool notify;       /* resting: a notification was asked for */
 	unsigned stop_at_poll, stop_at_rest;
 	struct reactor_poller *remove;
 	struct reactor_task notification;
@@ -260,6 +260,6 @@ int main(void)
 		ON_REAL(polling_makes_no_system_calls),
 	};
 
-	alarm(50);	/* a hanging test fails */
+	alarm(50); /* a hanging test fails */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

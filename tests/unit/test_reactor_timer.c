@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #define MILLISECOND 1000000ull
-#define MANY	    1000
+#define MANY        1000
 
 struct alarm_clock {
 	struct reactor_timer timer;
@@ -160,6 +160,6 @@ int main(void)
 		ON_ALL(a_timer_set_in_the_past_starves_nobody),
 	};
 
-	alarm(50);	/* a hanging test fails */
+	alarm(50); /* a hanging test fails */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,8 +53,9 @@ static void tick(void *arg)
 		a->neighbour->queued = true;
 		reactor_post(a->neighbour->r, &a->neighbour->task);
 	}
-	assert_int_equal(reactor_timer_set(a->r, &a->timer, reactor_now(a->r) + 5000 +
-					   reactor_random(a->r) % 20000), 0);
+	assert_int_equal(reactor_timer_set(a->r, &a->timer,
+					   reactor_now(a->r) + 5000 + reactor_random(a->r) % 20000),
+			 0);
 }
 
 static bool look(void *arg)
@@ -184,8 +185,11 @@ static void file_operations_complete_out_of_order(void **state)
 	completed = 0;
 	for (unsigned i = 0; i < IOS; i++) {
 		ios[i].number = i;
-		ios[i].io = (struct reactor_io){ .operation = REACTOR_IO_READ, .fd = fd,
-						 .iov = &v, .iov_count = 1, .done = io_done };
+		ios[i].io = (struct reactor_io){ .operation = REACTOR_IO_READ,
+						 .fd = fd,
+						 .iov = &v,
+						 .iov_count = 1,
+						 .done = io_done };
 		reactor_io_submit(r, &ios[i].io);
 	}
 	while (reactor_world_step(w))
@@ -236,8 +240,9 @@ static void descriptors_come_before_a_jump(void **state)
 
 		assert_int_equal(pipe2(fd, O_CLOEXEC), 0);
 		assert_int_equal(write(fd[1], "abc", 3), 3);
-		d.watch = (struct reactor_watch){ .fd = fd[0], .events = POLLIN, .fn = read_byte,
-						  .arg = &d };
+		d.watch = (struct reactor_watch){
+			.fd = fd[0], .events = POLLIN, .fn = read_byte, .arg = &d
+		};
 		assert_int_equal(reactor_watch_add(r, &d.watch), 0);
 		assert_int_equal(reactor_timer_set(r, &t, reactor_now(r) + 1000000), 0);
 		while (reactor_world_step(w))
@@ -261,6 +266,6 @@ int main(void)
 		cmocka_unit_test(descriptors_come_before_a_jump),
 	};
 
-	alarm(50);	/* a hanging test fails */
+	alarm(50); /* a hanging test fails */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,8 +12,8 @@ struct pipe_watch {
 	struct reactor_watch watch;
 	struct reactor *r;
 	int fd[2];
-	unsigned calls, until;	/* stops the loop at its until'th call */
-	struct pipe_watch *victim;	/* removed at the first call; may be itself */
+	unsigned calls, until;     /* stops the loop at its until'th call */
+	struct pipe_watch *victim; /* removed at the first call; may be itself */
 };
 
 static void read_one(void *arg)
@@ -326,6 +326,6 @@ int main(void)
 		ON_ALL(a_bad_descriptor_is_refused),
 	};
 
-	alarm(50);	/* a hanging test fails */
+	alarm(50); /* a hanging test fails */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
