@@ -1,6 +1,7 @@
 """If these failed, a front-end that breaks the protocol could harm more than its own connection."""
 import os
 import random
+import signal
 import socket
 import struct
 import subprocess
@@ -10,12 +11,13 @@ import pytest
 
 from bed import Outboard, wait_until
 from vhost_user_client import (
-    ADD_MEM_REG, GET_CONFIG, GET_FEATURES, GET_INFLIGHT_FD, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM,
-    GET_VRING_BASE, GUEST, LOG_ALL, MEMORY, NEED_REPLY, PROTOCOL, REM_MEM_REG, REPLY, SET_CONFIG,
-    SET_FEATURES, SET_INFLIGHT_FD, SET_LOG_BASE, SET_MEM_TABLE, SET_OWNER, SET_PROTOCOL_FEATURES,
-    SET_STATUS, SET_VRING_ADDR, SET_VRING_BASE, SET_VRING_CALL, SET_VRING_ENABLE, SET_VRING_ERR,
-    SET_VRING_KICK, SET_VRING_NUM, SIZE, USER, VERSION, VERSION_1, Ended, FrontEnd, inflight,
-    memory_file, message, region, ring_address, state, table, u64)
+    ADD_MEM_REG, GET_CONFIG, GET_FEATURES, GET_INFLIGHT_FD, GET_PROTOCOL_FEATURES,
+    GET_QUEUE_NUM, GET_VRING_BASE, GUEST, LOG_ALL, MEMORY, PROTOCOL, REM_MEM_REG, REPLY,
+    SET_BACKEND_REQ_FD, SET_CONFIG, SET_FEATURES, SET_INFLIGHT_FD, SET_LOG_BASE, SET_MEM_TABLE,
+    SET_OWNER, SET_PROTOCOL_FEATURES, SET_STATUS, SET_VRING_ADDR, SET_VRING_BASE,
+    SET_VRING_CALL, SET_VRING_ENABLE, SET_VRING_ERR, SET_VRING_KICK, SET_VRING_NUM, SIZE, USER,
+    VERSION, VERSION_1, Ended, FrontEnd, inflight, memory_file, message, region, ring_address,
+    state, table, u64)
 
 DISK = "null:?size=1G"
 
@@ -353,7 +355,64 @@ def test_log_that_shrinks(outboard):
     assert_serves(outboard)
 
 
+def test_memory_that_shrinks_is_nobody_elses_business(tmp_path):
+    """Another device of the process, on the same worker, serves on."""
+    config = {"workers": 1, "devices": [
+        {"type": "blk", "name": name, "disk": DISK, "socket-path": str(tmp_path / name)}
+        for name in ("vda", "vdb")]}
+    with Outboard(tmp_path, config=config) as process:
+        with FrontEnd(str(tmp_path / "vda")) as victim, FrontEnd(str(tmp_path / "vdb")) as other:
+            victim.start()
+            other.start()
+            for _ in range(5):
+                assert victim.read() == 0 and other.read() == 0
+            os.ftruncate(victim.memory, 0)
+            os.eventfd_write(victim.kick, 1)
+            for _ in range(100):
+                assert other.read() == 0
+            victim.send(GET_FEATURES)
+            assert victim.has_ended()
+            assert other.read() == 0
+        assert process.stop() == 0
+
+
 # ---- coming and going ----
+
+def test_back_end_that_connects(tmp_path):
+    """--connect: it comes when there is somebody, and again whenever the connection is lost."""
+    path = str(tmp_path / "front-end")
+    with Outboard(tmp_path, DISK, socket=path, connect=True) as process:
+        time.sleep(0.3)
+        for _ in range(3):
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(path)
+                listener.listen(1)
+                listener.settimeout(10)
+                with FrontEnd(path, listener.accept()[0]) as front_end:
+                    front_end.start()
+                    assert front_end.read() == 0
+            os.unlink(path)
+        wait_until(lambda: "trying again" in process.output(), 5, "a word on why nobody is there")
+        assert process.stop() == 0
+
+
+def test_resize_is_told(tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    with Outboard(tmp_path, f"file:{disk}") as process, FrontEnd(process.socket) as front_end:
+        front_end.start()
+        ours, theirs = socket.socketpair()
+        assert front_end.ask(SET_BACKEND_REQ_FD, b"", [theirs.fileno()]) == 0
+        theirs.close()
+        os.truncate(disk, 2 << 20)
+        process.signal(signal.SIGHUP)
+        ours.settimeout(10)
+        assert ours.recv(100) == message(2)
+        request = struct.pack("=III", 0, 8, 0) + bytes(8)
+        front_end.send(GET_CONFIG, request)
+        assert front_end.reply(GET_CONFIG)[0][12:] == u64((2 << 20) // 512)
+        ours.close()
+
 
 def test_reconnect_storm(outboard):
     before = descriptors(outboard)

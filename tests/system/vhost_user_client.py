@@ -69,9 +69,11 @@ def memory_file(size=MEMORY):
 class FrontEnd:
     """Context manager: leaving it closes everything."""
 
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.connect(path)   # blocks while the back-end's backlog is full
+    def __init__(self, path, accepted=None):
+        """Connects to path, or takes a socket that a back-end has connected to."""
+        self.socket = accepted or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        if not accepted:
+            self.socket.connect(path)   # blocks while the back-end's backlog is full
         self.socket.settimeout(TIMEOUT)
         self.memory = memory_file()
         self.ram = mmap.mmap(self.memory, MEMORY)

@@ -33,6 +33,7 @@ struct host_endpoint {
 	char *connect_path;                  /* owned; NULL: not in client mode */
 	struct reactor_timer pause;          /* before the next attempt to connect or accept */
 	uint64_t pause_ns;                   /* the next one's length */
+	bool outage_told;                    /* why there is nobody to connect to, once */
 	uint64_t served;                     /* numbers.requests when the connection was opened */
 	struct vhost_user_numbers numbers;
 	struct counter_group group;
@@ -41,14 +42,17 @@ struct host_endpoint {
 	struct reactor_task *closed; /* the caller's, of close() */
 };
 
-#define NUMBER(field)                                              \
-	{                                                          \
-#field, offsetof(struct vhost_user_numbers, field) \
-	}
+/* clang-format off */
+#define NUMBER(field) { #field, offsetof(struct vhost_user_numbers, field) }
+/* clang-format on */
 
 static const struct counter_field number_fields[] = {
-	NUMBER(connections),         NUMBER(disconnects),     NUMBER(requests),
-	NUMBER(requests_refused),    NUMBER(protocol_errors), NUMBER(timeouts),
+	NUMBER(connections),
+	NUMBER(disconnects),
+	NUMBER(requests),
+	NUMBER(requests_refused),
+	NUMBER(protocol_errors),
+	NUMBER(timeouts),
 	NUMBER(config_changes_sent),
 };
 
@@ -69,6 +73,7 @@ static void serve(struct host_endpoint *ep, int fd)
 	int err = vhost_user_connection_open(&ep->connection, fd);
 
 	ep->served = ep->numbers.requests;
+	ep->outage_told = false;
 	if (!err)
 		return;
 	vhost_user_connection_warn(&ep->connection, "connection dropped: %s", strerror(-err));
@@ -110,8 +115,9 @@ static void try_to_connect(struct host_endpoint *ep)
 		serve(ep, fd);
 		return;
 	}
-	if (ep->pause_ns == PAUSE_FIRST_NS) /* once per outage */
+	if (!ep->outage_told)
 		vhost_user_connection_warn(&ep->connection, "%s; trying again", e.text);
+	ep->outage_told = true;
 	pause_before_next(ep);
 }
 
