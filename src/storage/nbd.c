@@ -66,15 +66,21 @@ static void mailbox_put(struct nbd_mailbox *m, struct nbd_request *request)
 	pthread_mutex_unlock(&m->lock);
 }
 
+/* What has come, for the task, which runs.  If that is not where the mail belongs, the connection
+ * has moved meanwhile: nothing, and the task is sent after it. */
 static struct nbd_request *mailbox_take(struct nbd_mailbox *m)
 {
-	struct nbd_request *list;
+	struct nbd_request *list = NULL;
 
 	pthread_mutex_lock(&m->lock);
-	list = m->head;
-	m->head = NULL;
-	m->end = &m->head;
 	m->posted = false;
+	if (reactor_is_home(m->reactor)) {
+		list = m->head;
+		m->head = NULL;
+		m->end = &m->head;
+	} else {
+		mailbox_post(m);
+	}
 	pthread_mutex_unlock(&m->lock);
 	return list;
 }
@@ -106,28 +112,11 @@ void nbd_channel_deliver(struct nbd_request *request, int status)
 	mailbox_put(&ch->inbox, request);
 }
 
-/* Whether the task runs where the mail belongs; if not, the connection has moved meanwhile, and
- * the task has been sent after it. */
-static bool arrived(struct nbd_mailbox *m)
-{
-	bool here;
-
-	pthread_mutex_lock(&m->lock);
-	here = reactor_is_home(m->reactor);
-	m->posted = false;
-	if (!here)
-		mailbox_post(m);
-	pthread_mutex_unlock(&m->lock);
-	return here;
-}
-
 static void receive_requests(void *arg)
 {
 	struct nbd_channel *ch = arg;
 	struct nbd_request *request, *next;
 
-	if (!arrived(&ch->outbox))
-		return;
 	for (request = mailbox_take(&ch->outbox); request; request = next) {
 		next = request->next;
 		counter_add(&ch->connection->counters.crossings, 1);
@@ -225,8 +214,8 @@ static void adopt(void *arg)
 	nbd_disk_release(d);
 }
 
-/* Under the lock.  Mail that is on its way to the old home is sent on by arrived(); the adoption
- * is posted before any mail to the new one, and posts keep their order. */
+/* Under the lock.  Mail that is on its way to the old home is sent on by mailbox_take(); the
+ * adoption is posted before any mail to the new one, and posts keep their order. */
 static void move_to_control(struct nbd_connection *c)
 {
 	struct nbd_disk *d = c->disk;

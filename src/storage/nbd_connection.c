@@ -106,11 +106,22 @@ static void check_deadline(void *arg)
 
 /* ---- connecting ---- */
 
+/* At once, then later and later; but a request that comes meanwhile must see several attempts
+ * before its time is over. */
+static uint64_t back_off_ns(const struct nbd_connection *c)
+{
+	uint64_t timeout = c->disk->target.timeout_ns, delay;
+
+	if (!c->retries)
+		return 0;
+	delay = (BACK_OFF_FIRST_MS * MILLISECOND)
+		<< minimum_u64(c->retries - 1, BACK_OFF_DOUBLINGS);
+	return timeout ? minimum_u64(delay, timeout / 4 + MILLISECOND) : delay;
+}
+
 static void back_off(struct nbd_connection *c)
 {
-	uint64_t delay = c->retries ? (BACK_OFF_FIRST_MS * MILLISECOND)
-					      << minimum_u64(c->retries - 1, BACK_OFF_DOUBLINGS)
-				    : 0;
+	uint64_t delay = back_off_ns(c);
 
 	/* Up to a quarter more, lest all clients of a server come back at the same instant. */
 	delay += delay ? reactor_random(c->reactor) % (delay / 4) : 0;

@@ -44,17 +44,17 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* libnbd's own words without the name of its function in front. */
+/* libnbd's own words without the name of its function, and what, if it says that itself. */
 static int libnbd_error(const char *what, struct error *e)
 {
 	const char *text = nbd_get_error();
 	const char *words = text ? strstr(text, ": ") : NULL;
-	int code = nbd_get_errno();
+	int code = nbd_get_errno() ? -nbd_get_errno() : -ECONNABORTED;
 
-	return error_set(e, code ? -code : -ECONNABORTED, "%s: %s", what,
-			 words  ? words + 2
-			 : text ? text
-				: "libnbd gives no reason");
+	words = words ? words + 2 : text ? text : "libnbd gives no reason";
+	if (!strncmp(words, what, strlen(what)))
+		return error_set(e, code, "%s", words);
+	return error_set(e, code, "%s: %s", what, words);
 }
 
 static int configure_tls(struct nbd_handle *h, const struct nbd_target *t, struct error *e)
@@ -92,9 +92,12 @@ static int begin(struct handshake *s, struct error *e)
 	return status < 0 ? libnbd_error("connect", e) : 0;
 }
 
+/* Until the socket is connected there is nothing to read. */
 static const char *phase(const struct handshake *s)
 {
-	return nbd_aio_is_connecting(s->handle) ? "connect" : "handshake";
+	bool reads = nbd_aio_get_direction(s->handle) & LIBNBD_AIO_DIRECTION_READ;
+
+	return reads ? "handshake" : "connect";
 }
 
 /* Waits until the socket has something for libnbd.  Returns its poll events or -errno. */
@@ -140,7 +143,8 @@ static int step(struct handshake *s, struct error *e)
 	if (status < 0)
 		return libnbd_error(where, e);
 	if (nbd_aio_is_dead(s->handle) || nbd_aio_is_closed(s->handle))
-		return error_set(e, -ECONNABORTED, "%s: the server hung up", where);
+		return error_set(e, -ECONNABORTED, "%s: the server hung up%s", where,
+				 s->target->tls ? "; it may not offer TLS" : "");
 	return 0;
 }
 

@@ -23,6 +23,7 @@
 #include <cmocka.h>
 
 #include "base/bytes.h"
+#include "base/counter.h"
 #include "base/error.h"
 #include "reactor/reactor.h"
 #include "reactor/reactor_thread.h"
@@ -30,7 +31,7 @@
 
 enum { BLOCK = 4096, BLOCKS = 1024, DEPTH = 32, MILLISECOND = 1000 * 1000 };
 
-static char directory[64], socket_path[96], uri[256];
+static char directory[64], socket_path[96], uri[128], file_path[96], file_server[128];
 
 static inline void bed_create(void)
 {
@@ -43,6 +44,7 @@ static inline void bed_create(void)
 static inline void bed_remove(void)
 {
 	unlink(socket_path);
+	unlink(file_path);
 	rmdir(directory);
 }
 
@@ -278,7 +280,7 @@ static inline void load_start(struct load *l, struct storage_channel *channel, s
 	l->channel = channel;
 	l->reactor = r;
 	l->left = requests;
-	l->over = false;
+	__atomic_store_n(&l->over, false, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < DEPTH && l->left; i++)
 		load_submit(l, &l->slots[i]);
 }
@@ -286,6 +288,49 @@ static inline void load_start(struct load *l, struct storage_channel *channel, s
 static inline bool load_is_over(void *arg)
 {
 	return __atomic_load_n(&((struct load *)arg)->over, __ATOMIC_ACQUIRE);
+}
+
+/* The sum over the whole process so far; see base/counter.h. */
+static inline uint64_t nbd_counter(const char *name)
+{
+	char *text = NULL, wanted[64];
+	size_t size = 0;
+	FILE *f = open_memstream(&text, &size);
+	const char *at;
+	uint64_t value;
+
+	snprintf(wanted, sizeof(wanted), "nbd vda %s ", name);
+	counter_print_all(f);
+	fclose(f);
+	at = strstr(text, wanted);
+	value = at ? strtoull(at + strlen(wanted), NULL, 10) : 0;
+	free(text);
+	return value;
+}
+
+/* A file of the disk's size in the directory, for nbdkit's file plugin: it outlives servers. */
+static inline void file_create(void)
+{
+	int fd;
+
+	snprintf(file_path, sizeof(file_path), "%s/disk", directory);
+	snprintf(file_server, sizeof(file_server), "file %s", file_path);
+	fd = open(file_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	assert_int_equal(ftruncate(fd, BLOCKS * BLOCK), 0);
+	close(fd);
+}
+
+/* What the server's side holds, seen without us, is what the load wrote. */
+static inline void file_check(const struct load *l)
+{
+	int fd = open(file_path, O_RDONLY | O_CLOEXEC);
+	unsigned char bytes[BLOCK];
+
+	for (unsigned i = l->first; i < l->first + l->count; i++) {
+		assert_int_equal(pread(fd, bytes, BLOCK, (off_t)i * BLOCK), BLOCK);
+		assert_true(block_is(bytes, i, l->versions[i]));
+	}
+	close(fd);
 }
 
 /* ---- a disk whose control and only queue share one reactor ---- */
