@@ -37,21 +37,23 @@ static void set(struct bed *b, struct alarm_clock *c, uint64_t deadline_ns)
 	c->timer.fn = ring;
 	c->timer.arg = c;
 	c->bed = b;
-	c->deadline_ns = deadline_ns;
 	assert_int_equal(reactor_timer_set(b->r, &c->timer, deadline_ns), 0);
+	/* Later than asked for if it was past already when this thread got to set it. */
+	c->deadline_ns = c->timer.deadline_ns;
+	assert_true(c->deadline_ns >= deadline_ns);
 }
 
 static void timers_run_once_in_order(void **state)
 {
 	struct bed *b = bed_of(state);
-	uint64_t now = reactor_now(b->r);
+	uint64_t soon = reactor_now(b->r) + 5 * MILLISECOND;
 	struct alarm_clock a = { 0 }, c = { 0 }, d = { 0 };
 
 	pending = 3;
 	last_deadline_ns = 0;
-	set(b, &a, now + 3 * MILLISECOND);
-	set(b, &c, now + MILLISECOND);
-	set(b, &d, now + 2 * MILLISECOND);
+	set(b, &a, soon + 3 * MILLISECOND);
+	set(b, &c, soon + MILLISECOND);
+	set(b, &d, soon + 2 * MILLISECOND);
 	reactor_run(b->r);
 	assert_int_equal(a.rings, 1);
 	assert_int_equal(c.rings, 1);
@@ -61,14 +63,14 @@ static void timers_run_once_in_order(void **state)
 static void a_set_timer_moves(void **state)
 {
 	struct bed *b = bed_of(state);
-	uint64_t now = reactor_now(b->r);
+	uint64_t soon = reactor_now(b->r) + 5 * MILLISECOND;
 	struct alarm_clock a = { 0 }, c = { 0 };
 
 	pending = 2;
 	last_deadline_ns = 0;
-	set(b, &a, now + MILLISECOND);
-	set(b, &c, now + 2 * MILLISECOND);
-	set(b, &a, now + 3 * MILLISECOND);
+	set(b, &a, soon + MILLISECOND);
+	set(b, &c, soon + 2 * MILLISECOND);
+	set(b, &a, soon + 3 * MILLISECOND);
 	reactor_run(b->r);
 	assert_int_equal(a.rings, 1);
 	assert_int_equal(c.rings, 1);
@@ -78,15 +80,15 @@ static void a_set_timer_moves(void **state)
 static void a_callback_may_cancel_a_due_timer(void **state)
 {
 	struct bed *b = bed_of(state);
-	uint64_t now = reactor_now(b->r);
+	uint64_t soon = reactor_now(b->r) + 5 * MILLISECOND;
 	struct alarm_clock a = { 0 }, c = { 0 }, d = { 0 };
 
 	pending = 2;
 	last_deadline_ns = 0;
 	a.cancel = &c.timer;
-	set(b, &d, now + MILLISECOND + 1);
-	set(b, &c, now + MILLISECOND + 1);
-	set(b, &a, now + MILLISECOND);
+	set(b, &a, soon);
+	set(b, &d, soon + 1);
+	set(b, &c, soon + 1);
 	d.cancel = &d.timer;
 	reactor_run(b->r);
 	assert_int_equal(a.rings, 1);
@@ -99,7 +101,7 @@ static void a_heap_of_timers_stays_in_order(void **state)
 {
 	struct bed *b = bed_of(state);
 	struct alarm_clock *clocks = calloc(MANY, sizeof(*clocks));
-	uint64_t soon = reactor_now(b->r) + 20 * MILLISECOND;
+	uint64_t soon = reactor_now(b->r) + 5 * MILLISECOND;
 
 	assert_non_null(clocks);
 	srandom(1);

@@ -60,7 +60,7 @@ static void run_for_a_while(struct reactor *r)
 {
 	struct reactor_timer t = { .fn = stop_task, .arg = r };
 
-	assert_int_equal(reactor_timer_set(r, &t, reactor_now(r) + 5000000), 0);
+	assert_int_equal(reactor_timer_set(r, &t, reactor_now(r) + 20000000), 0);
 	reactor_run(r);
 }
 
