@@ -122,12 +122,12 @@ class Bed:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def nbd(self, *plugin, **options):
-        server = NbdServer(str(self.directory), *plugin, **options)
-        self.processes.append(server)
-        return server.start()
+        return self.start(NbdServer(self.directory, *plugin, **options))
 
     def outboard(self, disk, *options, **more):
-        process = Outboard(self.directory, disk, *options, **more)
+        return self.start(Outboard(self.directory, disk, *options, **more))
+
+    def start(self, process):
         self.processes.append(process)
         return process.start()
 
@@ -158,6 +158,7 @@ class Bed:
     def abandon(self):
         """After a failure: whatever still runs is killed, the disks are left to the VM's end."""
         for process in self.processes:
+            state = "running" if process.running else f"ended with {process.popen.returncode}"
+            print(f"---- {process.log}, {state}\n{process.output()[-3000:]}")
             if process.running:
                 process.kill()
-                print(f"---- {process.log}\n{process.output()[-3000:]}")

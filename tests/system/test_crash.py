@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from bed import Disk, fio
+from bed import Disk, QemuNbdServer, fio
 
 pytestmark = pytest.mark.vm
 KILLS = 20
@@ -39,7 +39,7 @@ def test_outboard_killed_twenty_times_on_a_file(bed):
 def test_outboard_killed_twenty_times_on_nbd(bed):
     """The same with a server that still holds requests of the process that died."""
     image = bed.image("disk.img", fio.DISK_MEGABYTES)
-    server = bed.nbd("file", image)
+    server = bed.start(QemuNbdServer(bed.directory, image))
     outboard = bed.outboard(server.uri, "--queues", "4")
     device = bed.plug(Disk(outboard.socket))
     restart_under_load(bed, outboard, device, 60)
