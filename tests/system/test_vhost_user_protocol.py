@@ -382,7 +382,7 @@ def test_back_end_that_connects(tmp_path):
     """--connect: it comes when there is somebody, and again whenever the connection is lost."""
     path = str(tmp_path / "front-end")
     with Outboard(tmp_path, DISK, socket=path, connect=True) as process:
-        time.sleep(0.3)
+        wait_until(lambda: "trying again" in process.output(), 5, "a word on why nobody is there")
         for _ in range(3):
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(path)
@@ -392,7 +392,7 @@ def test_back_end_that_connects(tmp_path):
                     front_end.start()
                     assert front_end.read() == 0
             os.unlink(path)
-        wait_until(lambda: "trying again" in process.output(), 5, "a word on why nobody is there")
+        wait_until(lambda: process.output().count("trying again") > 1, 5, "the same of this outage")
         assert process.stop() == 0
 
 

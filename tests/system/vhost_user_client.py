@@ -177,7 +177,8 @@ class FrontEnd:
         """virtio 1.3, 5.2.6: header, 512 bytes, status; made available and kicked."""
         struct.pack_into("=IIQ", self.ram, 0x3000, 0, 0, sector)
         self.ram[0x5000] = 0xFF
-        for i, (at, length, flags) in enumerate([(0x3000, 16, 1), (0x4000, 512, 3), (0x5000, 1, 2)]):
+        chain = [(0x3000, 16, 1), (0x4000, 512, 3), (0x5000, 1, 2)]
+        for i, (at, length, flags) in enumerate(chain):
             struct.pack_into("=QIHH", self.ram, i * 16, GUEST + at, length, flags, i + 1)
         struct.pack_into("=H", self.ram, 0x1004 + 2 * (self.available % SIZE), 0)
         self.available = (self.available + 1) & 0xFFFF

@@ -47,12 +47,8 @@ struct host_endpoint {
 /* clang-format on */
 
 static const struct counter_field number_fields[] = {
-	NUMBER(connections),
-	NUMBER(disconnects),
-	NUMBER(requests),
-	NUMBER(requests_refused),
-	NUMBER(protocol_errors),
-	NUMBER(timeouts),
+	NUMBER(connections),         NUMBER(disconnects),     NUMBER(requests),
+	NUMBER(requests_refused),    NUMBER(protocol_errors), NUMBER(timeouts),
 	NUMBER(config_changes_sent),
 };
 
