@@ -172,9 +172,12 @@ static void retire(struct nbd_connection *c)
 {
 	struct nbd_disk *d = c->disk;
 	struct nbd_session session;
-	bool kept = false;
+	bool kept = false, stale;
 
 	nbd_disk_hold(d);
+	pthread_mutex_lock(&d->lock);
+	stale = c->size && c->size != d->wanted_size;
+	pthread_mutex_unlock(&d->lock);
 	nbd_connection_close(c, &session);
 	pthread_mutex_lock(&d->lock);
 	if (!d->connections && !d->has_spare && !d->closed && (session.fd >= 0 || session.handle) &&
@@ -185,7 +188,8 @@ static void retire(struct nbd_connection *c)
 	pthread_mutex_unlock(&d->lock);
 	if (!kept)
 		nbd_session_close(&session);
-	nbd_disk_report_size(d, 0, false);
+	if (stale)
+		nbd_disk_report_size(d, 0, false); /* the last that stood in the way of a resize? */
 	nbd_disk_release(d);
 }
 

@@ -32,6 +32,7 @@
 #include "storage/nbd_transport.h"
 
 #define MILLISECOND 1000000ull
+#define SECOND      (1000 * MILLISECOND)
 
 enum { BACK_OFF_FIRST_MS = 50, BACK_OFF_DOUBLINGS = 6 }; /* 50 ms to 3.2 s */
 
@@ -106,8 +107,8 @@ static void check_deadline(void *arg)
 
 /* ---- connecting ---- */
 
-/* At once, then later and later; but a request that comes meanwhile must see several attempts
- * before its time is over. */
+/* At first at once, then later and later; but a request that comes meanwhile must see several
+ * attempts before its time is over. */
 static uint64_t back_off_ns(const struct nbd_connection *c)
 {
 	uint64_t timeout = c->disk->target.timeout_ns, delay;
@@ -135,11 +136,24 @@ static void back_off(struct nbd_connection *c)
 static void attempt_failed(struct nbd_connection *c, const struct error *e)
 {
 	counter_add(&c->counters.attempts_failed, 1);
-	if (!c->failure_logged)
+	if (!c->quiet && !c->failure_logged)
 		log_warning("disk %s: %s: %s; trying again", c->disk->name, c->disk->target.name,
 			    e->text);
 	c->failure_logged = true;
 	back_off(c);
+}
+
+/* Stores the size; true when the control thread has to hear of it. */
+static bool note_size(struct nbd_connection *c, uint64_t size)
+{
+	struct nbd_disk *d = c->disk;
+	bool news;
+
+	pthread_mutex_lock(&d->lock);
+	news = c->renewed || size != d->wanted_size || (c->size && c->size != size);
+	c->size = size;
+	pthread_mutex_unlock(&d->lock);
+	return news;
 }
 
 static void note_connected(struct nbd_connection *c, uint64_t size)
@@ -147,16 +161,15 @@ static void note_connected(struct nbd_connection *c, uint64_t size)
 	bool again = c->was_connected;
 
 	counter_add(again ? &c->counters.reconnects : &c->counters.connects, 1);
-	if ((c->loss_logged || c->failure_logged) && !c->return_logged) {
+	if (!c->quiet && (c->loss_logged || c->failure_logged) && !c->return_logged) {
 		log_info("disk %s: %s: connected%s", c->disk->name, c->disk->target.name,
 			 again ? " again" : "");
 		c->return_logged = true;
 	}
 	c->was_connected = true;
-	pthread_mutex_lock(&c->disk->lock);
-	c->size = size;
-	pthread_mutex_unlock(&c->disk->lock);
-	nbd_disk_report_size(c->disk, size, c->renewed);
+	c->connected_ns = reactor_now(c->reactor);
+	if (note_size(c, size))
+		nbd_disk_report_size(c->disk, size, c->renewed);
 	c->renewed = false;
 }
 
@@ -251,7 +264,7 @@ void nbd_connection_submit(struct nbd_connection *c, struct nbd_request *request
 void nbd_connection_replied(struct nbd_connection *c)
 {
 	c->replied_ns = reactor_now(c->reactor);
-	c->retries = 0;
+	c->useful = true;
 	c->loss_logged = c->failure_logged = c->return_logged = false;
 }
 
@@ -282,6 +295,23 @@ static void disconnect(struct nbd_connection *c, struct nbd_session *session)
 	counter_add(&c->counters.resent, unsend(c));
 }
 
+/* Once per outage; and a server that fails every moment is not worth a line each time. */
+static void log_loss(struct nbd_connection *c, const char *why)
+{
+	uint64_t now = reactor_now(c->reactor);
+
+	if (c->loss_logged)
+		return;
+	c->quiet = c->loss_ns && now - c->loss_ns < 10 * SECOND;
+	c->loss_logged = true;
+	if (c->quiet)
+		return;
+	c->loss_ns = now;
+	log_warning("disk %s: %s: connection lost: %s; connecting again", c->disk->name,
+		    c->disk->target.name, why);
+}
+
+/* One that had served for a while is tried again at once, any other after a pause. */
 void nbd_connection_lost(struct nbd_connection *c, int status, const char *why)
 {
 	struct nbd_session session;
@@ -292,10 +322,10 @@ void nbd_connection_lost(struct nbd_connection *c, int status, const char *why)
 		counter_add(&c->counters.protocol_errors, 1);
 	disconnect(c, &session);
 	nbd_session_drop(&session);
-	if (!c->loss_logged)
-		log_warning("disk %s: %s: connection lost: %s; connecting again", c->disk->name,
-			    c->disk->target.name, why);
-	c->loss_logged = true;
+	log_loss(c, why);
+	if (c->useful)
+		c->retries = reactor_now(c->reactor) - c->connected_ns < SECOND;
+	c->useful = false;
 	back_off(c);
 }
 

@@ -60,11 +60,14 @@ struct nbd_connection {
 
 	struct nbd_disk *disk;       /* held */
 	struct nbd_connect_job *job; /* while CONNECTING */
-	unsigned retries;            /* attempts since the last reply: the back-off */
+	uint64_t connected_ns, loss_ns; /* when it was connected; when a loss was logged, or 0 */
+	unsigned retries;            /* attempts in vain, for the back-off */
+	bool useful;                 /* a reply came on this connection */
 	bool was_connected, renewed; /* renewed: the attempt under way is a renewal's */
 	bool deadline_armed;
 	bool closed; /* to be freed by flush_task */
 	bool loss_logged, failure_logged, return_logged; /* since the last reply */
+	bool quiet; /* this outage is not logged: there was one a moment ago */
 	struct log_limit timeout_logs;
 	struct counter_group group;
 
