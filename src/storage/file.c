@@ -15,9 +15,6 @@
 #include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/descriptor.h"
@@ -25,6 +22,7 @@
 #include "base/iov.h"
 #include "base/log.h"
 #include "reactor/reactor.h"
+#include "storage/file_claim.h"
 #include "storage/file_probe.h"
 #include "storage/storage_list.h"
 
@@ -33,7 +31,6 @@ enum {
 	BOUNCE_ALIGNMENT = 4096, /* bytes, at least: more than any disk asks for */
 	ZEROES_SIZE = 1 << 16,   /* bytes */
 	ZEROES_COUNT = 16,       /* how often they are named in one round */
-	LOCK_WAIT_MS = 3000,     /* for a process that was killed to let go */
 	RETRIES_MAX = 100,       /* of one request, after EINTR or EAGAIN */
 };
 
@@ -337,63 +334,6 @@ static int path_of(const struct storage_options *o, const char **path, struct er
 	return **path ? 0 : error_set(e, -EINVAL, "no path; write file:/path");
 }
 
-/* Looks before it opens: opening a pipe would wait, opening a tape would wind. */
-static int open_path(struct file_state *s, const char *path, bool read_only, struct error *e)
-{
-	struct stat st;
-
-	if (stat(path, &st))
-		return error_set(e, -errno, "%s", strerror(errno));
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return error_set(e, -EINVAL, "neither a regular file nor a block device");
-	s->fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-	if (s->fd < 0)
-		return error_set(e, -errno, "%s%s", strerror(errno),
-				 read_only ? "" : " (opening to write)");
-	return 0;
-}
-
-/* Tries for up to LOCK_WAIT_MS.  0, or a negative errno. */
-static int lock_patiently(int fd, struct flock *how)
-{
-	const struct timespec pause = { .tv_nsec = 10 * 1000000 };
-
-	for (unsigned tries = LOCK_WAIT_MS / 10; tries; tries--) {
-		if (!fcntl(fd, F_OFD_SETLK, how))
-			return 0;
-		if (errno != EAGAIN && errno != EACCES)
-			return -errno;
-		nanosleep(&pause, NULL);
-	}
-	return -EBUSY;
-}
-
-/* An open file description lock: readers share the file, a writer is alone.  It goes with the
- * descriptor, and that goes with the last request on it: a process that was killed holds the lock
- * until the kernel has ended what it had submitted.  So who comes next waits a while, and then
- * knows that none of its predecessor's writes can land on top of its own. */
-static int lock(const struct file_state *s, const struct storage_options *o, struct error *e)
-{
-	struct flock how = {
-		.l_type = storage_options_read_only(o) ? F_RDLCK : F_WRLCK,
-		.l_whence = SEEK_SET,
-	};
-	bool wanted = true;
-	int status = storage_options_switch(o, "lock", &wanted, e);
-
-	if (status || !wanted)
-		return status;
-	status = lock_patiently(s->fd, &how);
-	if (status == -EBUSY)
-		return error_set(e, -EBUSY,
-				 "in use by another process or disk%s; lock=off ignores it",
-				 how.l_type == F_RDLCK ? " that writes" : "");
-	if (status)
-		return error_set(e, status, "cannot be locked: %s; lock=off does without",
-				 strerror(-status));
-	return 0;
-}
-
 static int set_direct(struct file_state *s, const struct file_abilities *a,
 		      struct storage_limits *limits, struct error *e)
 {
@@ -435,9 +375,8 @@ static int set_up(struct storage_layer *l, const struct storage_options *o,
 {
 	struct file_state *s = storage_layer_state(l);
 	struct file_abilities a = { 0 };
-	int status = lock(s, o, e);
+	int status = file_probe(s->fd, !storage_options_read_only(o), &a, e);
 
-	status = status ? status : file_probe(s->fd, !storage_options_read_only(o), &a, e);
 	status = status ? status : choose_caching(s, o, &a, limits, e);
 	if (status)
 		return status;
@@ -459,6 +398,8 @@ static int file_open(struct storage_layer *l, const struct storage_options *o,
 		     struct storage_limits *limits, struct error *e)
 {
 	struct file_state *s = storage_layer_state(l);
+	bool read_only = storage_options_read_only(o), exclusive = true;
+	uint64_t wait_ns = 5000ull * 1000 * 1000;
 	const char *path;
 	int status = path_of(o, &path, e);
 
@@ -468,7 +409,9 @@ static int file_open(struct storage_layer *l, const struct storage_options *o,
 		.volatile_cache = true,
 	};
 	s->fd = -1;
-	status = status ? status : open_path(s, path, storage_options_read_only(o), e);
+	status = status ? status : storage_options_switch(o, "lock", &exclusive, e);
+	status = status ? status : storage_options_duration(o, "lock-wait", &wait_ns, e);
+	status = status ? status : file_claim(path, read_only, exclusive, wait_ns, &s->fd, e);
 	status = status ? status : set_up(l, o, limits, e);
 	if (status)
 		fd_close(&s->fd);
@@ -499,7 +442,8 @@ const struct storage_provider storage_file = {
 	.summary = "a regular file or a block device: file:/path",
 	.help = "direct=on|off|auto  O_DIRECT, past the page cache; auto: where 512-byte sectors "
 		"allow it\n"
-		"lock=on|off         refuse a file that is in use; on unless given\n",
+		"lock=on|off         refuse a file that is in use; on unless given\n"
+		"lock-wait=DURATION  but wait so long for it; 5s unless given\n",
 	.state_size = sizeof(struct file_state),
 	.io_size = sizeof(struct file_io),
 	.open = file_open,

@@ -7,17 +7,17 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/iov.h"
 #include "storage/storage_list.h"
 
-enum { MEMORY_PAGE = 4096 }; /* bytes; what discard releases: a multiple of any page size we meet */
-
 struct memory_state {
 	char *bytes;   /* owned: the mapping */
 	uint64_t size; /* bytes */
+	uint64_t page; /* bytes: what a discard can release */
 };
 
 static int read_options(const struct storage_options *o, struct storage_limits *limits,
@@ -56,17 +56,19 @@ static int memory_map(struct memory_state *m, uint64_t size, struct error *e)
 static int memory_open(struct storage_layer *l, const struct storage_options *o,
 		       struct storage_limits *limits, struct error *e)
 {
+	struct memory_state *m = storage_layer_state(l);
 	int status;
 
+	m->page = sysconf(_SC_PAGESIZE);
 	*limits = (struct storage_limits){
-		.preferred_size = MEMORY_PAGE,
-		.discard_alignment = MEMORY_PAGE,
+		.preferred_size = m->page,
+		.discard_alignment = m->page,
 		.can_discard = true,
 		.can_write_zeroes = true,
 		.volatile_cache = true,
 	};
 	status = read_options(o, limits, e);
-	return status ? status : memory_map(storage_layer_state(l), limits->size, e);
+	return status ? status : memory_map(m, limits->size, e);
 }
 
 static void memory_close(struct storage_layer *l)
@@ -80,8 +82,8 @@ static void memory_close(struct storage_layer *l)
 static int deallocate(const struct memory_state *m, uint64_t offset, uint64_t length)
 {
 	uint64_t end = offset + length;
-	uint64_t first = minimum_u64(align_up(offset, MEMORY_PAGE), end);
-	uint64_t last = maximum_u64(align_down(end, MEMORY_PAGE), first);
+	uint64_t first = minimum_u64(align_up(offset, m->page), end);
+	uint64_t last = maximum_u64(align_down(end, m->page), first);
 
 	memset(m->bytes + offset, 0, first - offset);
 	memset(m->bytes + last, 0, end - last);

@@ -11,6 +11,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/iov.h"
@@ -291,6 +292,29 @@ static void check_device(const char *query, unsigned block_size, unsigned wanted
 	close(loop);
 }
 
+/* As if it were mounted. */
+static void leaves_a_device_in_use_alone(void **state)
+{
+	int loop = loop_open("?lock-wait=0s", 512), user;
+	char careless[300];
+	struct bed b;
+
+	if (loop < 0)
+		skip();
+	user = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
+	assert_true(user >= 0);
+	refuses_uri(uri, -EBUSY, "in use by another process, disk or mount");
+	snprintf(careless, sizeof(careless), "%s&lock=off", uri);
+	bed_open(&b, careless);
+	bed_close(&b);
+	bed_open_mode(&b, uri, true);
+	bed_close(&b);
+	close(user);
+	bed_open(&b, uri);
+	bed_close(&b);
+	close(loop);
+}
+
 /* A disk of 4 KiB sectors keeps 512 through the page cache, unless the user wants it direct. */
 static void keeps_data_on_a_device(void **state)
 {
@@ -398,10 +422,10 @@ static void one_writer_or_many_readers(void **state)
 	char careless[300];
 	struct bed b, second;
 
-	file_make("/tmp", DISK, "");
+	file_make("/tmp", DISK, "?lock-wait=0s");
 	bed_open(&b, uri);
 	refuses_uri(uri, -EBUSY, "in use by another");
-	snprintf(careless, sizeof(careless), "%s?lock=off", uri);
+	snprintf(careless, sizeof(careless), "%s&lock=off", uri);
 	bed_open(&second, careless);
 	bed_close(&second);
 	bed_close(&b);
@@ -412,6 +436,42 @@ static void one_writer_or_many_readers(void **state)
 	bed_close(&b);
 	bed_open(&b, uri);
 	bed_close(&b);
+	unlink(path);
+}
+
+/* As a process that was killed does while the kernel finishes what it had begun. */
+static pid_t hold_for_a_moment(void)
+{
+	struct flock how = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int ready[2], fd;
+	char byte;
+	pid_t child;
+
+	assert_int_equal(pipe(ready), 0);
+	child = fork();
+	if (!child) {
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		_exit(fcntl(fd, F_OFD_SETLK, &how) || write(ready[1], "", 1) != 1 ||
+		      usleep(100 * 1000));
+	}
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
+	close(ready[1]);
+	return child;
+}
+
+static void waits_for_a_predecessor(void **state)
+{
+	int status;
+	pid_t child;
+	struct bed b;
+
+	file_make("/tmp", DISK, "");
+	child = hold_for_a_moment();
+	bed_open(&b, uri);
+	bed_close(&b);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
 	unlink(path);
 }
 
@@ -611,11 +671,13 @@ int main(void)
 		cmocka_unit_test(keeps_data_direct),
 		cmocka_unit_test(keeps_data_in_memory),
 		cmocka_unit_test(keeps_data_on_a_device),
+		cmocka_unit_test(leaves_a_device_in_use_alone),
 		cmocka_unit_test(takes_more_entries_than_the_kernel),
 		cmocka_unit_test(discard_gives_space_back),
 		cmocka_unit_test(opens_what_is_a_disk_only),
 		cmocka_unit_test(takes_uris_of_paths),
 		cmocka_unit_test(one_writer_or_many_readers),
+		cmocka_unit_test(waits_for_a_predecessor),
 		cmocka_unit_test(reads_what_it_may_not_write),
 		cmocka_unit_test(follows_the_size),
 		cmocka_unit_test(closes_with_a_resize_under_way),
