@@ -146,6 +146,23 @@ static int watch_direction(struct nbd_tls *t)
 	return events == t->watch.events ? 0 : reactor_watch_change(&t->watch, events);
 }
 
+static bool is_in_flight(const struct nbd_tls *t, const struct command *command)
+{
+	const struct command *at = t->commands;
+
+	while (at && at != command)
+		at = at->next;
+	return at;
+}
+
+/* Hands a command to libnbd.  When it ends inside the call already, libnbd (1.14) takes the value
+ * that it returns from memory it has freed: whether the command was refused is asked of our own
+ * list then, where completed() has taken it out. */
+static bool is_refused(struct nbd_tls *t, struct command *command)
+{
+	return issue(t, command) < 0 && is_in_flight(t, command);
+}
+
 /* A command that libnbd refuses, or that finds no memory, fails alone: sending it again would be
  * in vain.  One refused because the connection died meanwhile stays. */
 static int send_one(struct nbd_connection *c, struct nbd_tls *t)
@@ -160,7 +177,7 @@ static int send_one(struct nbd_connection *c, struct nbd_tls *t)
 	request->slot = 0;
 	c->unsent = request->next;
 	t->in_flight++;
-	if (issue(t, command) >= 0)
+	if (!is_refused(t, command))
 		return 0;
 	t->in_flight--;
 	command_free(command);
