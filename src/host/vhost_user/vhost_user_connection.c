@@ -36,6 +36,11 @@ static bool may_log(struct vhost_user_connection *c)
 	return log_limit_take(&c->log_limit, LOG_LINES_PER_MINUTE);
 }
 
+static const char *last_words(const struct vhost_user_connection *c)
+{
+	return c->log_limit.used == LOG_LINES_PER_MINUTE ? " (no more of this for a minute)" : "";
+}
+
 void vhost_user_connection_warn(struct vhost_user_connection *c, const char *format, ...)
 {
 	char text[320];
@@ -46,13 +51,14 @@ void vhost_user_connection_warn(struct vhost_user_connection *c, const char *for
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	log_warning("%s: vhost-user: %s", virtio_device_name(c->device), text);
+	log_warning("%s: vhost-user: %s%s", virtio_device_name(c->device), text, last_words(c));
 }
 
 static void tell(struct vhost_user_connection *c, const char *text)
 {
 	if (may_log(c))
-		log_info("%s: vhost-user: %s", virtio_device_name(c->device), text);
+		log_info("%s: vhost-user: %s%s", virtio_device_name(c->device), text,
+			 last_words(c));
 }
 
 /* ---- the socket's watch ---- */

@@ -47,8 +47,10 @@ static int take_control(struct vhost_user_message *m, struct msghdr *h, struct e
 		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && keep_fds(m, c))
 			err = -EPROTO;
 	if (err)
-		return error_set(e, err, "more than %u file descriptors with one message",
-				 (unsigned)VHOST_USER_FDS_MAX);
+		return error_set(
+			e, err,
+			"more than %u file descriptors with one message, or no room for them",
+			(unsigned)VHOST_USER_FDS_MAX);
 	return 0;
 }
 
