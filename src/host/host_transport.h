@@ -13,8 +13,8 @@ struct reactor_task;
 struct virtio_device;
 
 struct host_address {
-	const char *path;	/* Unix socket to listen on, or to connect to; NULL when fd is given */
-	int fd;			/* a socket that listens or is connected; moves to the endpoint; else -1 */
+	const char *path; /* Unix socket to listen on, or to connect to; NULL when fd is given */
+	int fd; /* a socket that listens or is connected; moves to the endpoint; else -1 */
 	bool connect;		/* client mode: connect to path, and again whenever it is lost */
 };
 

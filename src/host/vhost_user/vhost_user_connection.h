@@ -54,7 +54,7 @@ struct vhost_user_connection {
 	struct virtio_device *device;		/* borrowed */
 	struct reactor *control;		/* borrowed */
 	struct vhost_user_numbers *numbers;	/* borrowed */
-	void (*ended)(void *owner);		/* last thing a connection does; may open it again */
+	void (*ended)(void *owner); /* last thing a connection does; may open it again */
 	void *owner;
 
 	enum vhost_user_state state;

@@ -16,8 +16,8 @@ struct vhost_user_connection;
 
 struct vhost_user_log {
 	struct dirty_log *shared;	/* owned; NULL: none has come */
-	struct dirty_log *used;		/* what the device was given last: shared, retired or NULL */
-	struct dirty_log *retired;	/* owned; the one before shared, until the device let go of it */
+	struct dirty_log *used; /* what the device was given last: shared, retired or NULL */
+	struct dirty_log *retired; /* owned; the one before shared, until the device let go of it */
 	uint64_t end;			/* bytes: addresses from here on have no bit in shared */
 };
 

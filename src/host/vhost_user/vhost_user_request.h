@@ -22,9 +22,9 @@ typedef int vhost_user_handler(struct vhost_user_connection *c, struct vhost_use
 			       struct error *e);
 
 enum vhost_user_reply {
-	VHOST_USER_REPLY_ACK,		/* a number for success, if REPLY_ACK and need_reply ask for it */
+	VHOST_USER_REPLY_ACK, /* a number for success, if REPLY_ACK and need_reply ask for it */
 	VHOST_USER_REPLY_PAYLOAD,	/* always: what the handler stored */
-	VHOST_USER_REPLY_LOG,		/* a number always, once LOG_SHMFD is negotiated; else as ACK */
+	VHOST_USER_REPLY_LOG, /* a number always, once LOG_SHMFD is negotiated; else as ACK */
 };
 
 struct vhost_user_request {
