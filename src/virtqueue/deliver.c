@@ -101,8 +101,6 @@ void deliver_push(struct virtqueue *q, struct chain_slot *s, uint64_t written, u
 	element->id = htole32(s->chain.id);
 	element->len = htole32(virtqueue_used_length(s, written));
 	r->collected++;
-	if (q->inflight)
-		inflight_return(q, s->chain.id);
 	if (s->is_remote)
 		write_back(q, s, written, status);
 	else
@@ -134,6 +132,14 @@ static void ring_transfer(struct virtqueue *q, unsigned which, uint64_t iova, vo
 	(write ? remote_write : remote_read)(q, r->deliver_epoch, t, &r->deliver_pending);
 }
 
+/* Only now, not at push: what the region lists as returned is what the next index publishes, and
+ * pushes of the next batch come while this one is under way. */
+static void return_batch(struct virtqueue *q)
+{
+	for (uint16_t i = q->published_index; q->inflight && i != q->remote->batch_end; i++)
+		inflight_return(q, le32toh(q->remote->elements[i & q->mask].id));
+}
+
 static void begin_batch(struct virtqueue *q)
 {
 	struct remote_queue *r = q->remote;
@@ -142,6 +148,7 @@ static void begin_batch(struct virtqueue *q)
 	r->flush_wanted = false;
 	r->batch_end = q->used_index;
 	r->parity = !r->parity; /* what is pushed from now on belongs to the next batch */
+	return_batch(q);
 }
 
 /* virtio 1.3, 2.7.8: the elements begin 4 bytes into the ring. */

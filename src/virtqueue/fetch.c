@@ -151,6 +151,13 @@ static void tell_owner(struct virtqueue *q)
 	q->options.ready(q->options.arg);
 }
 
+/* A stop waits for the last transfer, whosever it is. */
+static void tell_if_quiet(struct virtqueue *q)
+{
+	if (q->reason || !q->remote->transfers)
+		tell_owner(q);
+}
+
 /* ---- one chain ---- */
 
 static void chain_is_ready(struct virtqueue *q, struct remote_chain *c)
@@ -168,10 +175,9 @@ static void chain_read_done(struct link_transfer *t)
 	struct virtqueue *q = c->queue;
 
 	remote_ended(q, q->slots[c->head].epoch, t, &c->pending);
-	if (q->reason)
-		tell_owner(q);
-	else if (!c->pending)
+	if (!q->reason && !c->pending)
 		chain_is_ready(q, c);
+	tell_if_quiet(q);
 }
 
 static void chain_read(struct virtqueue *q, struct remote_chain *c, struct link_transfer *t,
@@ -304,8 +310,7 @@ static void chain_table_done(struct link_transfer *t)
 	remote_ended(q, q->slots[c->head].epoch, t, &c->pending);
 	if (!q->reason)
 		chain_table_walk(q, c);
-	if (q->reason)
-		tell_owner(q);
+	tell_if_quiet(q);
 }
 
 static void chain_read_table(struct virtqueue *q, struct remote_chain *c)
