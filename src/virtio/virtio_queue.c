@@ -107,6 +107,9 @@ static void stop_if_settled(struct virtio_queue *q)
 {
 	if (q->in_flight || !virtqueue_is_settled(q->ring))
 		return;
+	/* Nobody polls any more who would find out. */
+	if (unlikely(virtqueue_reason(q->ring) != NULL))
+		virtio_queue_break(q, virtqueue_reason(q->ring));
 	q->device->type->queue_stop(q);
 	virtqueue_position(q->ring, &q->position.available_index, &q->position.used_index);
 	virtqueue_stop(q->ring);
