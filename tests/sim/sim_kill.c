@@ -1,0 +1,114 @@
+/* sim_kill.c - kill -9 at any store into memory that survives.
+ *
+ * The used rings and the in-flight regions are what a killed device leaves behind, and the order of
+ * its stores there is what its successor relies on.  To be killed between any two of them, the
+ * pages are write-protected: each store faults, and is let through alone (single step) until its
+ * number has come; then the handler jumps out of the device for good.  Elsewhere than on x86-64
+ * there is no single step; there, a kill falls between two turns of a reactor. */
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "link/memory_map.h"
+#include "sim.h"
+
+static struct sim *armed;
+
+static void protect(void *at, size_t bytes, int protection)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t first = align_down((uintptr_t)at, page);
+
+	if (mprotect((void *)first, align_up((uintptr_t)at + bytes, page) - first, protection))
+		abort();
+}
+
+static void protect_all(struct sim *s, int protection)
+{
+	for (unsigned i = 0; i < s->plan.queues; i++) {
+		struct sim_queue *q = &s->queues[i];
+		size_t bytes = 4 + 8u * q->ring.size + 2;
+		bool remote;
+		void *used = memory_map_contiguous(s->map, q->ring.device_iova, bytes, MEMORY_WRITE,
+						   &remote);
+
+		if (used)
+			protect(used, bytes, protection);
+		protect(q->inflight, q->inflight_bytes, protection);
+	}
+}
+
+void sim_kill_store(struct sim *s)
+{
+	if (armed != s || !s->kill_after || --s->kill_after)
+		return;
+	siglongjmp(s->kill_point, 1);
+}
+
+#ifdef __x86_64__
+
+enum { TRAP_FLAG = 0x100 }; /* of the flags register: one instruction, then SIGTRAP */
+
+static void on_store(int number, siginfo_t *info, void *context)
+{
+	ucontext_t *u = context;
+
+	if (!armed) { /* a fault of its own: let it happen */
+		signal(SIGSEGV, SIG_DFL);
+		return;
+	}
+	if (armed->kill_after)
+		sim_kill_store(armed);
+	protect_all(armed, PROT_READ | PROT_WRITE);
+	u->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
+}
+
+static void on_step(int number, siginfo_t *info, void *context)
+{
+	ucontext_t *u = context;
+
+	u->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
+	if (armed)
+		protect_all(armed, PROT_READ);
+}
+
+static void catch_stores(void)
+{
+	struct sigaction store = { .sa_sigaction = on_store, .sa_flags = SA_SIGINFO };
+	struct sigaction step = { .sa_sigaction = on_step, .sa_flags = SA_SIGINFO };
+
+	sigaction(SIGSEGV, &store, NULL);
+	sigaction(SIGTRAP, &step, NULL);
+}
+
+#else
+
+static void catch_stores(void)
+{
+}
+
+#endif
+
+void sim_kill_arm(struct sim *s, unsigned stores)
+{
+	s->kill_after = stores;
+	armed = s;
+#ifdef __x86_64__
+	catch_stores();
+	protect_all(s, PROT_READ);
+#else
+	(void)catch_stores;
+#endif
+}
+
+void sim_kill_disarm(struct sim *s)
+{
+	if (!armed)
+		return;
+	armed = NULL;
+	s->kill_after = 0;
+	protect_all(s, PROT_READ | PROT_WRITE);
+}
