@@ -102,13 +102,13 @@ static void next_range(struct blk_slot *s)
  * stable. */
 static bool is_write_through(const struct blk_queue *bq)
 {
-	return bq->write_through_always || !__atomic_load_n(&bq->blk->write_back, __ATOMIC_RELAXED);
+	return bq->knows_no_cache || !__atomic_load_n(&bq->blk->write_back, __ATOMIC_RELAXED);
 }
 
 static bool needs_flush(const struct blk_slot *s)
 {
-	return (s->kind == BLK_WRITE || s->kind == BLK_WRITE_ZEROES) && !s->flushing &&
-	       is_write_through(s->queue);
+	return (s->kind == BLK_WRITE || s->kind == BLK_WRITE_ZEROES) && s->queue->has_cache &&
+	       !s->flushing && is_write_through(s->queue);
 }
 
 static void io_done(struct storage_io *io)
@@ -281,7 +281,8 @@ static void rules_set(struct blk_queue *bq)
 		.can_discard = limits->can_discard,
 		.can_write_zeroes = limits->can_write_zeroes,
 	};
-	bq->write_through_always = limits->volatile_cache && !(accepted & cache);
+	bq->has_cache = limits->volatile_cache;
+	bq->knows_no_cache = !(accepted & cache);
 }
 
 int blk_queue_start(struct virtio_queue *q, struct error *e)

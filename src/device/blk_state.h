@@ -29,7 +29,8 @@ struct blk_queue {
 	struct blk_range *ranges;		/* owned, likewise: BLK_RANGES_MAX per slot */
 	size_t stride;				/* bytes from slot to slot */
 	struct blk_rules rules;			/* size is kept fresh */
-	bool write_through_always;		/* the driver knows nothing of caches */
+	bool has_cache;				/* a write is stable only after a flush */
+	bool knows_no_cache;			/* the driver: it takes every write for stable */
 	struct blk_numbers numbers;
 	struct histogram latency[BLK_KINDS];	/* nanoseconds */
 	struct counter_group group;
