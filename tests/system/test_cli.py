@@ -428,6 +428,16 @@ def test_second_signal_ends_at_once(tmp_path):
             assert program.end() == 128 + signal.SIGTERM
 
 
+def test_restart_right_after_a_kill(tmp_path):
+    """The socket of a killed process may take connections a little longer than the process lives."""
+    path = tmp_path / "s"
+    for _ in range(30):
+        with running(tmp_path, "blk", "--disk", NULL, "--socket-path", path) as program:
+            program.wait_ready(path)
+            program.process.kill()
+            program.process.wait()
+
+
 def test_descriptor_limit_is_raised(tmp_path):
     path = tmp_path / "s"
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,12 +35,24 @@ static int make_socket(struct error *e)
 	return fd < 0 ? error_set(e, -errno, "socket: %s", strerror(errno)) : fd;
 }
 
+/* The kernel takes a killed process's io_uring down after the process has gone, and the listening
+ * socket that it watched until then: for some milliseconds nobody's socket takes connections.
+ * fd is connected to it; who called listen() is remembered.  0: in another pid namespace. */
+static bool listener_is_dead(int fd)
+{
+	struct ucred peer;
+	socklen_t n = sizeof(peer);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) && peer.pid > 0 &&
+	       kill(peer.pid, 0) && errno == ESRCH;
+}
+
 /* Only asking tells a living socket's file from one that a killed process left behind.  Somebody
  * whose backlog is full (EAGAIN) listens. */
 static bool is_stale(const struct sockaddr_un *a)
 {
 	struct stat st;
-	bool refused;
+	bool stale;
 	int fd;
 
 	if (lstat(a->sun_path, &st) || !S_ISSOCK(st.st_mode))
@@ -47,9 +60,12 @@ static bool is_stale(const struct sockaddr_un *a)
 	fd = make_socket(NULL);
 	if (fd < 0)
 		return false;
-	refused = connect(fd, (const struct sockaddr *)a, sizeof(*a)) && errno == ECONNREFUSED;
+	if (connect(fd, (const struct sockaddr *)a, sizeof(*a)))
+		stale = errno == ECONNREFUSED;
+	else
+		stale = listener_is_dead(fd);
 	close(fd);
-	return refused;
+	return stale;
 }
 
 static int bind_path(int fd, const struct sockaddr_un *a, struct error *e)
