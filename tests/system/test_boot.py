@@ -24,10 +24,11 @@ def boot(directory, guest, outboard, **options):
 
 
 def assert_clean_on_server(server, directory):
-    """Read by another client and checked by e2fsck: nothing of the guest or Outboard is involved."""
+    """Read by another client, checked by e2fsck: nothing of the guest or Outboard is involved."""
     copy = directory / "copy.img"
     server.copy_to(copy)
-    check = subprocess.run(["e2fsck", "-f", "-n", copy], capture_output=True, text=True, check=False)
+    check = subprocess.run(["e2fsck", "-f", "-n", copy], capture_output=True, text=True,
+                           check=False)
     assert check.returncode == 0, check.stdout
     return copy
 
@@ -57,7 +58,7 @@ def test_second_boot_sees_what_the_first_wrote(directory, guest, root):
 
 
 def test_reset_button_under_load(directory, guest, root):
-    """If this fails, a reset leaves the queues or the memory map in a state that no driver finds."""
+    """If this fails, a reset leaves queues or the memory map in a state that no driver expects."""
     server, outboard = root
     vm = boot(directory, guest, outboard)
     for number in range(5):

@@ -28,7 +28,7 @@ def digests_agree(bed, device, image):
 
 
 def test_outboard_killed_twenty_times_on_a_file(bed):
-    """If this fails, requests in flight at a crash are lost, or run again after their successors."""
+    """If this fails, requests in flight at a crash are lost, or run again after later ones."""
     image = bed.image("disk.img", fio.DISK_MEGABYTES)
     outboard = bed.outboard(f"file:{image}", "--queues", "4")
     device = bed.plug(Disk(outboard.socket))

@@ -95,8 +95,8 @@ def test_full_disk(bed):
     mount = bed.directory / "small"
     mount.mkdir()
     in_namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh",
-                    "-c", f"mount -t tmpfs -o size=16m none {mount} && truncate -s 64M {mount}/disk "
-                    '&& exec "$@"', "sh"]
+                    "-c", f"mount -t tmpfs -o size=16m none {mount} && "
+                    f"truncate -s 64M {mount}/disk && exec \"$@\"", "sh"]
     outboard = bed.outboard(f"file:{mount}/disk", "--queues", "2", prefix=in_namespace)
     device = bed.plug(Disk(outboard.socket, queues=2))
     bed.vm.run(f"dd if=/dev/urandom of=/tmp/data bs=1M count=8 status=none\n"
@@ -112,8 +112,9 @@ def test_two_disks_of_one_process(bed):
     """If this fails, devices of one configuration file get into each other's way."""
     images = [bed.image("first.img", 32), bed.image("second.img", 48)]
     outboard = bed.outboard(None, config={"devices": [
-        {"type": "blk", "name": name, "socket-path": bed.path(f"{name}.sock"), "disk": f"file:{image}",
-         "queues": 2, "serial": name} for name, image in zip(("first", "second"), images)]})
+        {"type": "blk", "name": name, "socket-path": bed.path(f"{name}.sock"),
+         "disk": f"file:{image}", "queues": 2, "serial": name}
+        for name, image in zip(("first", "second"), images)]})
     devices = [bed.plug(Disk(socket, name=name, queues=2))
                for name, socket in zip(("first", "second"), outboard.sockets)]
     assert [attribute(bed, device, "serial") for device in devices] == ["first", "second"]

@@ -26,7 +26,7 @@ def test_hot_plug_and_unplug(bed):
 
 
 def test_unplug_under_load(bed):
-    """If this fails, queues are taken away while requests are in flight, and one is lost or hangs."""
+    """If this fails, queues go away while requests are in flight, and one is lost or hangs."""
     outboard = bed.outboard("memory:?size=256M", "--queues", "4")
     for number in range(ROUNDS):
         disk = Disk(outboard.socket, name=f"round{number}")

@@ -21,7 +21,8 @@ class Server(Process):
         if os.path.exists(self.socket):
             os.unlink(self.socket)
         super().start()
-        wait_until(lambda: self.check_running() and os.path.exists(self.socket), 10, "the NBD server")
+        wait_until(lambda: self.check_running() and os.path.exists(self.socket), 10,
+                   "the NBD server")
         return self
 
     def copy_to(self, path):

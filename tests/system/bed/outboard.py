@@ -15,7 +15,7 @@ def program():
 
 
 def parse_counters(text):
-    """{(room, name): {counter: value}} of the last value each "room name counter value" line had."""
+    """{(room, name): {counter: value}}: the last value each "room name counter value" line had."""
     counters = {}
     for line in text.splitlines():
         words = line.split()

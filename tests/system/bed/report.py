@@ -77,7 +77,8 @@ def summary_lines(sums, counters):
     yield f"link transfers    {transfers:,} ({per_request(transfers, requests)})"
     yield (f"CPU time          {cpu / 1e9:.3f} s, "
            f"{cpu / 1000 / requests if requests else 0:.2f} us per request")
-    yield f"resident memory   {process.get('peak_rss_bytes', 0) / 2**20:.1f} MiB at most, pages of the guest's memory that it touched included"
+    yield (f"resident memory   {process.get('peak_rss_bytes', 0) / 2**20:.1f} MiB at most, with "
+           "those pages of the guest's memory that it touched")
     yield f"errors            {sums.get('blk', 'errors'):,}"
 
 

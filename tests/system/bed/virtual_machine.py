@@ -56,8 +56,8 @@ class VirtualMachine(Process):
     """root is a Disk that Outboard serves, or None: then the root file system is a throw-away copy
     of the guest's image on a disk of QEMU's own, and the disks under test are attached later."""
 
-    def __init__(self, directory, guest, root=None, name="vm", quick=True, cpus=4, kernel_options="",
-                 console=None):
+    def __init__(self, directory, guest, root=None, name="vm", quick=True, cpus=4,
+                 kernel_options="", console=None):
         self.directory = str(directory)
         self.guest = guest
         self.root = root
@@ -66,7 +66,8 @@ class VirtualMachine(Process):
         self.qmp = None
         self.agent = None
         self.ports = {}
-        super().__init__(self._arguments(quick, cpus, kernel_options, console), self._path("qemu.log"))
+        super().__init__(self._arguments(quick, cpus, kernel_options, console),
+                         self._path("qemu.log"))
 
     def _path(self, name):
         return os.path.join(self.directory, f"{self.name}-{name}")
@@ -139,7 +140,8 @@ class VirtualMachine(Process):
     def attach(self, disk):
         """Plugs the disk in; returns the guest's name for it ("vdb")."""
         before = self.disks()
-        port = next(f"port{n}" for n in range(HOT_PLUG_PORTS) if f"port{n}" not in self.ports.values())
+        port = next(port for port in (f"port{number}" for number in range(HOT_PLUG_PORTS))
+                    if port not in self.ports.values())
         self.qmp.execute("chardev-add", id=f"{disk.name}-socket", backend=disk.chardev_backend())
         try:
             self.qmp.execute("device_add", bus=port, **disk.device())
