@@ -34,8 +34,9 @@
 
 #define RW_BYTES_MAX 0x7ffff000 /* the most one read(2) or write(2) moves */
 
-/* The four low bits of user_data.  Operations are pointers, aligned to more than that. */
-enum { DATA_OPERATION = 0, DATA_WATCH = 1, DATA_WAKE = 2, DATA_CANCEL = 3, DATA_KIND = 15 };
+/* The low bits of user_data; the rest is a pointer to an operation, or the key of a slot. */
+enum { DATA_OPERATION = 0, DATA_WATCH = 1, DATA_WAKE = 2, DATA_CANCEL = 3, DATA_KIND = 3 };
+_Static_assert(_Alignof(struct reactor_io) > DATA_KIND, "a pointer leaves its low bits alone");
 
 struct uring_reactor {
 	struct reactor reactor;
