@@ -32,7 +32,8 @@ size_t iov_copy_to(const struct iovec *iov, unsigned count, uint64_t offset, con
 	for (unsigned i = skip_to(iov, count, &offset); i < count && copied < n; i++, offset = 0) {
 		size_t part = minimum_u64(iov[i].iov_len - offset, n - copied);
 
-		memcpy((char *)iov[i].iov_base + offset, (const char *)from + copied, part);
+		if (part) /* an empty entry may have no base */
+			memcpy((char *)iov[i].iov_base + offset, (const char *)from + copied, part);
 		copied += part;
 	}
 	return copied;
@@ -45,7 +46,8 @@ size_t iov_copy_from(const struct iovec *iov, unsigned count, uint64_t offset, v
 	for (unsigned i = skip_to(iov, count, &offset); i < count && copied < n; i++, offset = 0) {
 		size_t part = minimum_u64(iov[i].iov_len - offset, n - copied);
 
-		memcpy((char *)to + copied, (const char *)iov[i].iov_base + offset, part);
+		if (part) /* an empty entry may have no base */
+			memcpy((char *)to + copied, (const char *)iov[i].iov_base + offset, part);
 		copied += part;
 	}
 	return copied;
@@ -58,7 +60,8 @@ size_t iov_fill(const struct iovec *iov, unsigned count, uint64_t offset, int by
 	for (unsigned i = skip_to(iov, count, &offset); i < count && filled < n; i++, offset = 0) {
 		size_t part = minimum_u64(iov[i].iov_len - offset, n - filled);
 
-		memset((char *)iov[i].iov_base + offset, byte, part);
+		if (part) /* an empty entry may have no base */
+			memset((char *)iov[i].iov_base + offset, byte, part);
 		filled += part;
 	}
 	return filled;

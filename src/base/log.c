@@ -14,6 +14,9 @@ void log_set_level(enum log_level level)
 	threshold = level;
 }
 
+static void log_line(enum log_level level, const char *format, va_list args)
+	__attribute__((format(printf, 2, 0)));
+
 /* One write per line, so that lines of several threads never mix. */
 static void log_line(enum log_level level, const char *format, va_list args)
 {
