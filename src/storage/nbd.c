@@ -468,7 +468,8 @@ const struct storage_provider storage_nbd = {
 		"client-key.pem\n"
 		"tls-psk-file=FILE       pre-shared keys instead\n"
 		"tls-username=NAME       the key to use; also nbds://NAME@host/export\n"
-		"tls-verify-peer=on|off  check the server's certificate; on unless given\n",
+		"tls-verify-peer=on|off  check a TCP server's certificate and name; on unless "
+		"given\n",
 	.state_size = sizeof(struct nbd_layer),
 	.channel_size = sizeof(struct nbd_channel),
 	.io_size = sizeof(struct nbd_request),

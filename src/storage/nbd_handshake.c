@@ -15,6 +15,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -57,11 +58,32 @@ static int libnbd_error(const char *what, struct error *e)
 	return error_set(e, code, "%s: %s", what, words);
 }
 
+/* Where it finds no authority of ours, libnbd takes the system's, and before 1.20.3 it then does
+ * not verify anything.  So there has to be one, or a key, or the user's word that none is needed.
+ */
+static int check_authority(const struct nbd_target *t, struct error *e)
+{
+	char path[4096];
+
+	if (!t->tls || !t->tls_verify || t->tls_psk_file)
+		return 0;
+	if (!t->tls_certificates)
+		return error_set(e, -EINVAL,
+				 "TLS: whom to trust?  Give tls-certificates=DIR, "
+				 "tls-psk-file=FILE or tls-verify-peer=off");
+	snprintf(path, sizeof(path), "%s/ca-cert.pem", t->tls_certificates);
+	if (access(path, R_OK))
+		return error_set(e, -errno, "TLS: %.120s: %s", path, strerror(errno));
+	return 0;
+}
+
 static int configure_tls(struct nbd_handle *h, const struct nbd_target *t, struct error *e)
 {
-	int status = nbd_set_tls(h, t->tls ? LIBNBD_TLS_REQUIRE : LIBNBD_TLS_DISABLE);
+	int status = check_authority(t, e);
 
-	if (status < 0)
+	if (status)
+		return status;
+	if (nbd_set_tls(h, t->tls ? LIBNBD_TLS_REQUIRE : LIBNBD_TLS_DISABLE) < 0)
 		return libnbd_error("TLS", e);
 	if ((t->tls_certificates && nbd_set_tls_certificates(h, t->tls_certificates) < 0) ||
 	    (t->tls_psk_file && nbd_set_tls_psk_file(h, t->tls_psk_file) < 0) ||

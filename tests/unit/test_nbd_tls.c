@@ -43,6 +43,18 @@ static void check_refused(const char *where, const char *words)
 	reactor_free(r);
 }
 
+/* libnbd would take the system's authorities, and accept anyone. */
+static void test_no_authority(void **state)
+{
+	char where[300];
+
+	snprintf(where, sizeof(where), "nbds+unix:///?socket=%s", socket_path);
+	check_refused(where, "TLS: whom to trust?");
+	snprintf(where, sizeof(where), "nbds+unix:///?socket=%s&tls-certificates=%s", socket_path,
+		 directory);
+	check_refused(where, "ca-cert.pem: No such file");
+}
+
 static void test_refusals(void **state)
 {
 	pid_t server = nbdkit_start(server_arguments);
@@ -103,6 +115,7 @@ static void test_verified_load(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_no_authority),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_verified_load),
 	};
