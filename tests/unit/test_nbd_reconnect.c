@@ -152,9 +152,17 @@ static bool take(int fd, void *to, size_t n)
 	return recv(fd, to, n, MSG_WAITALL) == (ssize_t)n;
 }
 
+/* In pieces that fit nothing. */
 static bool give(int fd, const void *from, size_t n)
 {
-	return send(fd, from, n, MSG_NOSIGNAL) == (ssize_t)n;
+	for (size_t at = 0; at < n;) {
+		size_t part = minimum_u64(n - at, 997);
+
+		if (send(fd, (const char *)from + at, part, MSG_NOSIGNAL) != (ssize_t)part)
+			return false;
+		at += part;
+	}
+	return true;
 }
 
 /* NBD protocol, "Option reply": magic, option, type, length. */

@@ -176,14 +176,40 @@ static void test_two_connections(void **state)
 
 static unsigned resizes;
 
+/* A read of the last block, sent the moment the size is told: the server must know it, too. */
+static struct {
+	unsigned char bytes[BLOCK];
+	struct iovec iov;
+	struct storage_io *io;
+	bool over;
+} probe;
+
+static void probe_done(struct storage_io *io)
+{
+	probe.over = true;
+}
+
 static void resized(void *arg)
 {
+	struct bed *b = arg;
+
 	resizes++;
+	probe.over = false;
+	probe.iov = (struct iovec){ probe.bytes, BLOCK };
+	*probe.io = (struct storage_io){
+		.operation = STORAGE_READ,
+		.offset = storage_size(b->storage) - BLOCK,
+		.length = BLOCK,
+		.iov = &probe.iov,
+		.iov_count = 1,
+		.done = probe_done,
+	};
+	storage_submit(b->channel, probe.io);
 }
 
 static bool is_resized(void *arg)
 {
-	return resizes == *(unsigned *)arg;
+	return resizes == *(unsigned *)arg && probe.over;
 }
 
 static void file_resize(off_t size)
@@ -202,7 +228,8 @@ static void test_refresh(void **state)
 	file_create();
 	server = nbdkit_start(file_server);
 	bed_open(&b, uri);
-	storage_set_resize_listener(b.storage, resized, NULL);
+	probe.io = aligned_alloc(16, align_up(storage_io_size(b.storage), 16));
+	storage_set_resize_listener(b.storage, resized, &b);
 	l = load_create(b.storage, 0, BLOCKS / 2);
 	load_start(l, b.channel, b.reactor, 1 << 30);
 	run_for(b.reactor, 20);
@@ -213,6 +240,7 @@ static void test_refresh(void **state)
 	storage_refresh(b.storage);
 	run_until(b.reactor, is_resized, &wanted, 5000);
 	assert_true(storage_size(b.storage) == 2 * BLOCKS * BLOCK);
+	assert_int_equal(probe.io->status, 0);
 	file_resize(BLOCKS / 2 * BLOCK);
 	storage_refresh(b.storage);
 	wanted = 2;
@@ -225,6 +253,7 @@ static void test_refresh(void **state)
 	file_check(l);
 	load_free(l);
 	bed_close(&b);
+	free(probe.io);
 	process_end(server, SIGTERM);
 }
 
