@@ -64,7 +64,7 @@ static void write_back(struct virtqueue *q, struct chain_slot *s, uint64_t writt
 {
 	struct remote_chain *c = s->remote;
 	struct link_transfer *t = c->transfers;
-	char *from = c->buffer + s->chain.readable_bytes;
+	uint64_t from = s->chain.readable_bytes; /* there is no buffer if there is no payload */
 
 	c->parity = q->remote->parity;
 	for (unsigned i = 0; i < c->count && written; i++) {
@@ -72,7 +72,7 @@ static void write_back(struct virtqueue *q, struct chain_slot *s, uint64_t writt
 
 		if (!(c->list[i].flags & VRING_DESC_F_WRITE) || !part)
 			continue;
-		data_write(q, c, t++, c->list[i].addr, from, part);
+		data_write(q, c, t++, c->list[i].addr, c->buffer + from, part);
 		from += part;
 		written -= part;
 	}
