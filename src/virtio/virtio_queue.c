@@ -64,6 +64,7 @@ void virtio_queue_break(struct virtio_queue *q, const char *why)
 		return;
 	q->broken_told = true;
 	q->reason = why;
+	virtqueue_abandon(q->ring, why);
 	reactor_post(q->device->control, &q->broken);
 	if (q->eventfd[EVENTFD_ERROR] >= 0 &&
 	    write(q->eventfd[EVENTFD_ERROR], &one, sizeof(one)) < 0)

@@ -143,6 +143,7 @@ void remote_ended(struct virtqueue *q, struct map_epoch *epoch, const struct lin
 	if (t->status < 0)
 		remote_failed(q);
 	epoch_put(q, epoch);
+	fetch_drop_if_broken(q);
 }
 
 /* Something the owner waits for may have come about: chains to pop, or quiet. */
@@ -582,13 +583,10 @@ bool fetch_is_busy(const struct virtqueue *q)
 	return q->remote && (q->remote->transfers || q->remote->sync != SYNC_IDLE);
 }
 
-void fetch_forget(struct virtqueue *q)
+static void drop_chains(struct virtqueue *q)
 {
 	struct remote_queue *r = q->remote;
 
-	if (!r)
-		return;
-	assert(!r->transfers);
 	for (; r->fifo_count; r->fifo_count--) {
 		struct chain_slot *s = &q->slots[r->fifo[r->fifo_first++ & q->mask]];
 
@@ -596,6 +594,22 @@ void fetch_forget(struct virtqueue *q)
 			remote_chain_drop_buffer(q, s->remote);
 		slot_free(q, s);
 	}
+}
+
+void fetch_drop_if_broken(struct virtqueue *q)
+{
+	if (q->remote && q->reason && !q->remote->transfers)
+		drop_chains(q);
+}
+
+void fetch_forget(struct virtqueue *q)
+{
+	struct remote_queue *r = q->remote;
+
+	if (!r)
+		return;
+	assert(!r->transfers);
+	drop_chains(q);
 	r->starved = r->again = r->asked = false;
 	r->resubmits_out = 0;
 	q->fetched_index = q->seen_index = q->available_index;

@@ -166,6 +166,8 @@ bool fetch_has_chains(const struct virtqueue *q);	/* not popped yet, here or on 
 int fetch_chain(struct virtqueue *q, unsigned head, bool again);
 bool fetch_is_ready(const struct virtqueue *q);	/* the next chain can be popped */
 void fetch_forget(struct virtqueue *q);		/* drops chains that were not popped */
+/* The same for a broken queue, as soon as nothing is on its way: they hold memory. */
+void fetch_drop_if_broken(struct virtqueue *q);
 void remote_queue_free(struct virtqueue *q);
 
 /* deliver.c */

@@ -352,6 +352,12 @@ int virtqueue_break(struct virtqueue *q, const char *reason)
 	return -EPROTO;
 }
 
+void virtqueue_abandon(struct virtqueue *q, const char *reason)
+{
+	virtqueue_break(q, reason);
+	fetch_drop_if_broken(q);
+}
+
 /* ---- the data path ---- */
 
 int virtqueue_sync(struct virtqueue *q)
@@ -507,6 +513,11 @@ void virtqueue_flush(struct virtqueue *q)
 	}
 	if (q->used_index == old)
 		return;
+	/* Elements that were lost on the link lie before those that were put since. */
+	if (unlikely(q->reason && q->remote)) {
+		q->published_index = q->used_index;
+		return;
+	}
 	counter_add(&q->numbers.flushes, 1);
 	split_ring_publish(q);
 	if (q->inflight)

@@ -99,6 +99,9 @@ bool virtqueue_listen(struct virtqueue *q);
 void virtqueue_mute(struct virtqueue *q);
 
 bool virtqueue_is_remote(const struct virtqueue *q);	/* looking costs transfers: do not poll */
+/* Broken for good, if it was not yet; reason is static.  What was not popped is let go, so that a
+ * change of memory does not wait for it. */
+void virtqueue_abandon(struct virtqueue *q, const char *reason);
 const char *virtqueue_reason(const struct virtqueue *q);	/* NULL: not broken */
 size_t virtqueue_inflight_size(uint16_t size);			/* bytes */
 
