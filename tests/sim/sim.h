@@ -8,7 +8,7 @@
  *   sim_layout.c   how a request lies in guest memory
  *   sim_memory.c   guest memory: regions that come and go
  *   sim_remote.c   the link to regions that are not mapped
- *   sim_kill.c     kill -9 at any store into memory that survives
+ *   sim_trap.c     kills, and turns of the driver, between any two stores of the device
  *   sim_disk.c     what the disk must hold
  *
  * The simulation plays the transport and calls virtio_device.h directly.  Whatever it chooses comes
@@ -139,6 +139,7 @@ struct sim {
 	uint64_t next_stamp;
 	unsigned sent, completed, outstanding;
 	bool draining;			/* send nothing more */
+	bool calm;			/* the link fails no more */
 	bool verifying;			/* send reads, from this sector on */
 	uint64_t verify_next;
 	int avoid_region;		/* send nothing that lies there; -1 */
@@ -155,6 +156,7 @@ struct sim {
 
 	sigjmp_buf kill_point;
 	unsigned kill_after;		/* stores; 0: no kill is due */
+	bool racing;			/* the driver runs between stores */
 };
 
 void sim_fail(struct sim *s, const char *format, ...)
@@ -195,10 +197,11 @@ void sim_device_replace_eventfds(struct sim *s, struct sim_queue *q);
 void sim_queue_start(struct sim *s, struct sim_queue *q, uint16_t index);
 void sim_queue_stop(struct sim *s, struct sim_queue *q);
 
-/* sim_kill.c */
-void sim_kill_arm(struct sim *s, unsigned stores);
-void sim_kill_disarm(struct sim *s);
-void sim_kill_store(struct sim *s);	/* a store by DMA is about to happen */
+/* sim_trap.c */
+/* From now on: die at so many stores (0: do not), or let the driver run between them. */
+void sim_trap_arm(struct sim *s, unsigned kill_after, bool racing);
+void sim_trap_disarm(struct sim *s);
+void sim_trap_store(struct sim *s);	/* a store is about to happen */
 
 /* sim_driver.c */
 void sim_driver_open(struct sim *s);

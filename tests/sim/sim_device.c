@@ -258,7 +258,7 @@ static void come_to_rest(struct sim *s)
 
 void sim_device_end(struct sim *s)
 {
-	sim_kill_disarm(s);
+	sim_trap_disarm(s);
 	reset_and_wait(s);
 	come_to_rest(s);
 	blk_free(s->blk);
@@ -276,7 +276,7 @@ void sim_device_end(struct sim *s)
 /* What the device owned is gone for good: forgotten here, returned when this process ends. */
 void sim_device_abandon(struct sim *s)
 {
-	sim_kill_disarm(s);
+	sim_trap_disarm(s);
 	sim_remote_kill(s);
 	for (unsigned i = 0; i < s->plan.queues; i++) {
 		fd_close(&s->queues[i].given_kick);
@@ -294,7 +294,7 @@ void sim_device_abandon(struct sim *s)
 
 void sim_device_reset(struct sim *s)
 {
-	sim_kill_disarm(s);
+	sim_trap_disarm(s);
 	reset_and_wait(s);
 	sim_driver_forget(s);
 	accept_features(s);
@@ -304,7 +304,7 @@ void sim_device_reset(struct sim *s)
 
 void sim_device_change_memory(struct sim *s)
 {
-	sim_kill_disarm(s);
+	sim_trap_disarm(s);
 	set_memory(s, false);
 }
 

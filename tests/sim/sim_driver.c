@@ -447,7 +447,10 @@ void sim_driver_verify(struct sim *s)
 		return;
 	}
 	s->verifying = true;
-	while (s->verify_next < s->disk.count)
+	while (s->verify_next < s->disk.count) {
 		sim_step(s);
+		if (s->needs_reset) /* word of the last failure was still on its way */
+			sim_device_reset(s);
+	}
 	sim_drain(s);
 }

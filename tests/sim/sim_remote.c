@@ -36,11 +36,11 @@ static void arrive(void *arg)
 	struct sim_transfer *d = arg;
 	struct link_transfer *t = d->transfer;
 	struct sim *s = d->sim;
-	bool fails = s->plan.link_failures && sim_chance(s, FAILURE_ODDS);
+	bool fails = s->plan.link_failures && !s->calm && sim_chance(s, FAILURE_ODDS);
 
 	if (!d->moved && !fails) {
 		if (t->write)
-			sim_kill_store(s);
+			sim_trap_store(s);
 		move(s, t);
 	}
 	unlink_transfer(s, d);
@@ -79,7 +79,7 @@ static void begin(struct link_remote *remote, struct link_transfer *t)
 	s->remote.pending = d;
 	if (sim_chance(s, 2)) {
 		if (t->write)
-			sim_kill_store(s);
+			sim_trap_store(s);
 		d->moved = true;
 		move(s, t);
 	}

@@ -95,9 +95,17 @@ static void trouble_kill(struct sim *s)
 		return;
 	if (sim_chance(s, 4))
 		siglongjmp(s->kill_point, 1);
-	sim_kill_arm(s, 1 + sim_pick(s, KILL_STORES));
+	sim_trap_arm(s, 1 + sim_pick(s, KILL_STORES), sim_chance(s, 2));
 	steps(s, 1 + sim_pick(s, 2000));
-	sim_kill_disarm(s);
+	sim_trap_disarm(s);
+}
+
+/* Device and driver act at the same time. */
+static void trouble_race(struct sim *s)
+{
+	sim_trap_arm(s, 0, true);
+	steps(s, 1 + sim_pick(s, 500));
+	sim_trap_disarm(s);
 }
 
 static void trouble_stop(struct sim *s)
@@ -182,8 +190,9 @@ static void trouble_resize(struct sim *s)
 }
 
 static void (*const troubles[])(struct sim *s) = {
-	trouble_kill,    trouble_kill,     trouble_stop,   trouble_reconnect, trouble_reset,
-	trouble_disable, trouble_eventfds, trouble_memory, trouble_resize,
+	trouble_kill,     trouble_kill,      trouble_race,   trouble_race,
+	trouble_stop,     trouble_reconnect, trouble_reset,  trouble_disable,
+	trouble_eventfds, trouble_memory,    trouble_resize,
 };
 
 /* ---- a seed ---- */
@@ -212,7 +221,7 @@ static void live(struct sim *s)
 		else if (sim_chance(s, TROUBLE_ODDS))
 			troubles[sim_pick(s, sizeof(troubles) / sizeof(troubles[0]))](s);
 	}
-	s->plan.link_failures = false; /* from here on nobody would reset */
+	s->calm = true;
 }
 
 void sim_run(struct sim *s)

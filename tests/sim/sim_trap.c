@@ -1,10 +1,12 @@
-/* sim_kill.c - kill -9 at any store into memory that survives.
+/* sim_trap.c - what happens between two stores of the device into memory that others see.
  *
  * The used rings and the in-flight regions are what a killed device leaves behind, and the order of
- * its stores there is what its successor relies on.  To be killed between any two of them, the
- * pages are write-protected: each store faults, and is let through alone (single step) until its
- * number has come; then the handler jumps out of the device for good.  Elsewhere than on x86-64
- * there is no single step; there, a kill falls between two turns of a reactor. */
+ * its stores there is what its successor relies on; the used ring is also where device and driver
+ * may miss each other.  To be killed, or let the driver run, between any two stores, the pages are
+ * write-protected: each store faults, and is let through alone (single step).  When a kill is due
+ * the handler jumps out of the device for good; in a race it first runs a turn of the driver, whose
+ * own mapping is not protected.  Elsewhere than on x86-64 there is no single step; there, kills and
+ * turns fall between two turns of a reactor. */
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -41,11 +43,14 @@ static void protect_all(struct sim *s, int protection)
 	}
 }
 
-void sim_kill_store(struct sim *s)
+void sim_trap_store(struct sim *s)
 {
-	if (armed != s || !s->kill_after || --s->kill_after)
+	if (armed != s)
 		return;
-	siglongjmp(s->kill_point, 1);
+	if (s->racing && sim_chance(s, 3))
+		sim_driver_turn(s);
+	if (s->kill_after && !--s->kill_after)
+		siglongjmp(s->kill_point, 1);
 }
 
 #ifdef __x86_64__
@@ -60,8 +65,7 @@ static void on_store(int number, siginfo_t *info, void *context)
 		signal(SIGSEGV, SIG_DFL);
 		return;
 	}
-	if (armed->kill_after)
-		sim_kill_store(armed);
+	sim_trap_store(armed);
 	protect_all(armed, PROT_READ | PROT_WRITE);
 	u->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
 }
@@ -92,9 +96,10 @@ static void catch_stores(void)
 
 #endif
 
-void sim_kill_arm(struct sim *s, unsigned stores)
+void sim_trap_arm(struct sim *s, unsigned kill_after, bool racing)
 {
-	s->kill_after = stores;
+	s->kill_after = kill_after;
+	s->racing = racing;
 	armed = s;
 #ifdef __x86_64__
 	catch_stores();
@@ -104,11 +109,12 @@ void sim_kill_arm(struct sim *s, unsigned stores)
 #endif
 }
 
-void sim_kill_disarm(struct sim *s)
+void sim_trap_disarm(struct sim *s)
 {
 	if (!armed)
 		return;
 	armed = NULL;
 	s->kill_after = 0;
+	s->racing = false;
 	protect_all(s, PROT_READ | PROT_WRITE);
 }
