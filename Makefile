@@ -50,7 +50,7 @@ test:
 
 bench: build
 	@scripts/install-packages build run
-	@ninja -C $(BUILD) bench
+	@/usr/bin/python3 bench/run
 
 clean:
 	rm -rf build build-*
