@@ -192,21 +192,40 @@ static void wrong_buffers_are_refused(void **state)
 	assert_int_not_equal(set_buffer(&s, &a, fd), 0);
 	a.mmap_size = UINT64_MAX;
 	assert_int_not_equal(set_buffer(&s, &a, fd), 0);
-	/* regions that have less room than a queue needs */
-	a = good;
-	a.queue_size = QUEUE_SIZE / 2;
-	assert_int_equal(set_buffer(&s, &a, fd), 0);
-	peer_share_memory(&s);
-	peer_describe_ring(&s, 0, 0);
-	assert_int_not_equal(peer_kick_ring(&s, 0), 0);
-	assert_int_equal(set_buffer(&s, &good, fd), 0);
-	assert_int_equal(peer_kick_ring(&s, 0), 0);
 	/* a number of queues that we do not have gets no buffer: a size of zero */
 	a = (struct vhost_user_inflight_area){ .queue_count = 9, .queue_size = 16 };
 	peer_send_flags(&s, VHOST_USER_GET_INFLIGHT_FD, 0, &a, 24, NULL, 0);
 	peer_reply_fd(&s, VHOST_USER_GET_INFLIGHT_FD, &a, NULL);
 	assert_int_equal(a.mmap_size, 0);
 	stage_close(&s);
+	close(fd);
+}
+
+/* QEMU 10 under SeaBIOS: the ring is larger than what QEMU made the buffer for. */
+static void a_ring_beyond_its_buffer_is_served_without(void **state)
+{
+	struct vhost_user_inflight_area a = { 0 };
+	uint8_t *buffer, *untouched;
+	struct stage s;
+	int fd;
+
+	stage_open(&s);
+	peer_connect(&s);
+	peer_negotiate(&s);
+	fd = get_buffer(&s, &a, 24);
+	buffer = mmap(NULL, a.mmap_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_ptr_not_equal(buffer, MAP_FAILED);
+	untouched = calloc(1, a.mmap_size);
+	assert_non_null(untouched);
+	a.queue_size = QUEUE_SIZE / 2;
+	assert_int_equal(set_buffer(&s, &a, fd), 0);
+	peer_share_memory(&s);
+	peer_start_ring(&s, 0, 0);
+	guest_works(&s, 0);
+	assert_memory_equal(buffer, untouched, a.mmap_size);
+	stage_close(&s);
+	free(untouched);
+	munmap(buffer, a.mmap_size);
 	close(fd);
 }
 
@@ -313,6 +332,7 @@ int main(void)
 		cmocka_unit_test(a_log_without_room_is_refused),
 		cmocka_unit_test(a_log_that_shrinks_is_survived),
 		cmocka_unit_test(requests_in_flight_are_noted),
+		cmocka_unit_test(a_ring_beyond_its_buffer_is_served_without),
 		cmocka_unit_test(wrong_buffers_are_refused),
 		cmocka_unit_test(a_buffer_that_shrinks_costs_the_connection),
 		cmocka_unit_test(configuration_changes_are_told),

@@ -77,17 +77,29 @@ static int translate(const struct vhost_user_connection *c, unsigned index,
 	return err ? error_wrap(e, "queue %u", index) : 0;
 }
 
+/* NULL: in-flight tracking is off for this queue.  QEMU sizes the buffer by its own queue-size, yet
+ * lets a guest choose a larger ring: SeaBIOS takes 256 descriptors of QEMU 10 where 128 are
+ * offered. Such a ring is served all the same; what it has in flight when we crash is lost. */
+static void *inflight_region(struct vhost_user_connection *c, unsigned index, unsigned size)
+{
+	void *region = vhost_user_inflight_region(&c->inflight, index);
+
+	if (!region || size <= c->inflight.queue_size)
+		return region;
+	vhost_user_connection_warn(c,
+				   "queue %u: %u descriptors, but the in-flight buffer has "
+				   "room for %u: not used",
+				   index, size, c->inflight.queue_size);
+	return NULL;
+}
+
 static int configure(struct vhost_user_connection *c, unsigned index, struct error *e)
 {
 	const struct vhost_user_ring *ring = &c->rings[index];
 	struct virtio_queue_setup s = { .size = ring->size, .available_index = ring->base };
-	void *region = vhost_user_inflight_region(&c->inflight, index);
+	void *region = inflight_region(c, index, ring->size);
 	int err = translate(c, index, ring, &s, e);
 
-	if (!err && region && ring->size > c->inflight.queue_size)
-		err = error_set(e, -EINVAL,
-				"queue %u: %u descriptors, the in-flight buffer has room for %u",
-				index, ring->size, c->inflight.queue_size);
 	if (!err)
 		err = virtio_queue_configure(c->device, index, &s, e);
 	if (!err)
