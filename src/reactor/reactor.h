@@ -149,6 +149,7 @@ struct reactor_io {
 	int mode;			/* FALLOCATE: see fallocate(2) */
 	const struct iovec *iov; /* READ, WRITE: borrowed until done; at most IOV_MAX entries */
 	unsigned iov_count;
+	bool at_once;			/* a file in memory: carried out inside submit */
 	int result;			/* bytes (maybe fewer than asked), 0, or -errno */
 	/* Home thread, after result is set, never inside reactor_io_submit(); may submit again. */
 	void (*done)(struct reactor_io *io);

@@ -35,6 +35,7 @@ struct reactor_waiter {
 	/* The slot has lost its watch for fd; ends with reactor_slot_release(), now or later. */
 	void (*watch_remove)(struct reactor *r, struct reactor_slot *s, int fd);
 	void (*io_submit)(struct reactor *r, struct reactor_io *io);
+	bool simulated;			/* time is not real: nothing happens at once */
 	void (*free)(struct reactor *r);
 };
 
@@ -94,6 +95,8 @@ struct reactor {
 	struct reactor_timer_heap timers;
 	struct reactor_watch_table watches;
 	unsigned io_pending;		/* submitted, not done */
+	struct reactor_io *performed, **performed_end;	/* in submit already, to be told */
+	struct reactor_task tell_performed;
 	struct reactor_counts counts;
 	struct counter_group counters;
 

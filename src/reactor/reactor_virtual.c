@@ -303,6 +303,7 @@ static const struct reactor_waiter virtual_waiter = {
 	.watch_change = virtual_watch,
 	.watch_remove = virtual_watch_remove,
 	.io_submit = virtual_io_submit,
+	.simulated = true,
 	.free = virtual_free,
 };
 

@@ -32,11 +32,13 @@ enum {
 	ZEROES_SIZE = 1 << 16,   /* bytes */
 	ZEROES_COUNT = 16,       /* how often they are named in one round */
 	RETRIES_MAX = 100,       /* of one request, after EINTR or EAGAIN */
+	AT_ONCE_MAX = 1 << 17,   /* bytes copied to or from tmpfs while the reactor waits */
 };
 
 struct file_state {
 	int fd;                                 /* owned */
 	uint64_t memory_mask, length_mask;      /* alignment of buffers and entries; 0: any */
+	bool in_memory;                         /* tmpfs */
 	bool punch_refused, zero_range_refused; /* atomic */
 };
 
@@ -71,8 +73,17 @@ static void end(struct file_io *f, int status)
 	storage_complete(f->channel, f->request, status);
 }
 
+static bool is_short_copy(const struct file_io *f)
+{
+	const struct file_state *s = storage_channel_layer_state(f->channel);
+
+	return s->in_memory && f->round <= AT_ONCE_MAX &&
+	       (f->io.operation == REACTOR_IO_READ || f->io.operation == REACTOR_IO_WRITE);
+}
+
 static void start_io(struct file_io *f)
 {
+	f->io.at_once = is_short_copy(f);
 	reactor_io_submit(storage_channel_reactor(f->channel), &f->io);
 }
 
@@ -380,6 +391,7 @@ static int set_up(struct storage_layer *l, const struct storage_options *o,
 	status = status ? status : choose_caching(s, o, &a, limits, e);
 	if (status)
 		return status;
+	s->in_memory = a.in_memory;
 	s->punch_refused = !a.can_punch;
 	limits->preferred_size = limits->discard_alignment = a.granule;
 	limits->can_discard = a.can_punch;

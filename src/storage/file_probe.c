@@ -115,7 +115,8 @@ static void probe_direct(int fd, struct file_abilities *a)
 {
 	int sector;
 
-	if (!a->is_device && is_memory_file_system(fd))
+	a->in_memory = !a->is_device && is_memory_file_system(fd);
+	if (a->in_memory)
 		return;
 	if (ask_statx(fd, a))
 		return;

@@ -9,6 +9,7 @@ struct error;
 
 struct file_abilities {
 	bool is_device;            /* block device; otherwise a regular file */
+	bool in_memory;            /* tmpfs: reads and writes have nothing to wait for */
 	uint32_t granule;          /* bytes, power of two: what the file system allocates */
 	uint32_t memory_alignment; /* bytes, power of two: of buffers; 0: no O_DIRECT */
 	uint32_t offset_alignment; /* bytes, power of two: of offsets and lengths, for O_DIRECT */
