@@ -35,7 +35,7 @@ enum {
 	SEGMENTS_MAX = 48,
 	RANGES_MAX = 4,
 	PAYLOAD_MAX = 16384,		/* bytes */
-	AREA = 26 * 1024,		/* bytes of guest memory per request: no multiple of a page */
+	AREA = 26 * 1024,		/* bytes of memory per request: no multiple of a page */
 	STAMPS_MAX = 8,
 	URI_MAX = 256,
 };
