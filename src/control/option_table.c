@@ -86,7 +86,7 @@ const struct program_option option_table[] = {
 	{ "queues", OPTION_NUMBER, OF_DEVICE(queues), .places = BLK_AND_DEVICE, .value = "N",
 	  .minimum = 1, .maximum = 64, .preset = 4, .help = "how many queues the driver may use" },
 	{ "queue-size", OPTION_NUMBER, OF_DEVICE(queue_size), .places = BLK_AND_DEVICE,
-	  .value = "N", .minimum = 2, .maximum = 32768, .power_of_two = true, .preset = 256,
+	  .value = "N", .minimum = 2, .maximum = 32768, .power_of_two = true, .preset = 1024,
 	  .help = "the most descriptors a queue may have" },
 	{ "serial", OPTION_TEXT, OF_DEVICE(serial), .places = BLK_AND_DEVICE, .value = "TEXT",
 	  .check = check_serial, .preset_help = "the name",

@@ -41,7 +41,7 @@ static void options_describe_themselves(void **state)
 		const char *name, *text;
 	} cases[] = {
 		{ "queues", "1..64, default 4" },
-		{ "queue-size", "power of two, 2..32768, default 256" },
+		{ "queue-size", "power of two, 2..32768, default 1024" },
 		{ "block-size", "power of two, 512..65536, default the disk's" },
 		{ "log-level", "error, warning, info, debug, default info" },
 		{ "fd", "0..1048576" },
@@ -93,7 +93,7 @@ static void command_line_is_read(void **state)
 	assert_string_equal(d->serial, "a=b");
 	assert_string_equal(d->name, "vda");
 	assert_int_equal(d->queues, 8);
-	assert_int_equal(d->queue_size, 256);
+	assert_int_equal(d->queue_size, 1024);
 	assert_int_equal(d->fd, -1);
 	assert_int_equal(s.poll_us, 0);
 	assert_true(d->read_only && s.stats && !d->connect);
