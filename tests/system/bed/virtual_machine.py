@@ -14,12 +14,21 @@ HOT_PLUG_PORTS = 6
 
 
 @functools.lru_cache(maxsize=None)
-def reconnect_option():
-    """How to say "try again after a second": the older name is deprecated since 9.2."""
+def qemu_version():
     version = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True,
                              text=True).stdout
-    major, minor = re.search(r"version (\d+)\.(\d+)", version).groups()
-    return ("reconnect-ms", 1000) if (int(major), int(minor)) >= (9, 2) else ("reconnect", 1)
+    return tuple(int(number) for number in re.search(r"version (\d+)\.(\d+)", version).groups())
+
+
+def reconnect_option():
+    """How to say "try again after a second": the older name is deprecated since 9.2."""
+    return ("reconnect-ms", 1000) if qemu_version() >= (9, 2) else ("reconnect", 1)
+
+
+def ring_options():
+    """QEMU 10.0 makes rings of 1024 whatever queue-size says, but the buffer that notes what is in
+    flight for as many as it says."""
+    return {"queue-size": 1024} if qemu_version() >= (9, 2) else {}
 
 
 @dataclasses.dataclass
@@ -46,7 +55,7 @@ class Disk:
 
     def device(self):
         return {"driver": "vhost-user-blk-pci", "id": self.name, "chardev": f"{self.name}-socket",
-                "num-queues": self.queues, **self.options}
+                "num-queues": self.queues, **ring_options(), **self.options}
 
     def device_arguments(self):
         return ["-device", ",".join(f"{key}={value}" for key, value in self.device().items())]
