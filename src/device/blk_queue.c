@@ -22,7 +22,8 @@ struct blk_slot {
 	struct blk_queue *queue;
 	uint64_t taken_ns;
 	enum blk_kind kind;
-	bool flushing; /* a write-through's second half */
+	bool submitted; /* the storage has had it */
+	bool flushing;  /* a write-through's second half */
 	uint16_t range_next, range_count;
 	struct storage_io io; /* last: scratch space of the storage's layers follows */
 };
@@ -47,12 +48,17 @@ static void count_status(struct blk_queue *bq, uint8_t status)
 		counter_add(&bq->numbers.unsupported, 1);
 }
 
-/* A read that failed may have stored something: all of it counts as written. */
-static uint64_t stored_bytes(const struct virtqueue_chain *c, enum blk_kind kind)
+/* What a request has stored, payload only.  A read that failed half-way has been overwritten: the
+ * driver is told of no byte that is not ours to show. */
+static uint64_t stored_bytes(const struct blk_slot *s, uint8_t status)
 {
-	if (kind == BLK_READ)
+	const struct virtqueue_chain *c = s->chain;
+
+	if (s->kind == BLK_READ && (status == VIRTIO_BLK_S_OK || s->submitted))
 		return c->writable_bytes;
-	return kind == BLK_GET_ID ? minimum_u64(c->writable_bytes, BLK_ID_SIZE) : 0;
+	if (s->kind == BLK_GET_ID && status == VIRTIO_BLK_S_OK)
+		return minimum_u64(c->writable_bytes, BLK_ID_SIZE);
+	return 0;
 }
 
 static void finish(struct blk_slot *s, uint8_t status)
@@ -63,7 +69,7 @@ static void finish(struct blk_slot *s, uint8_t status)
 	counter_add(&bq->numbers.requests[s->kind], 1);
 	count_status(bq, status);
 	histogram_add(&bq->latency[s->kind], now - s->taken_ns);
-	virtio_queue_return(bq->queue, s->chain, stored_bytes(s->chain, s->kind), status);
+	virtio_queue_return(bq->queue, s->chain, stored_bytes(s, status), status);
 }
 
 static uint8_t status_of(int error)
@@ -78,6 +84,7 @@ static uint8_t status_of(int error)
 static void submit(struct blk_slot *s, enum storage_operation operation, uint64_t offset,
 		   uint64_t length)
 {
+	s->submitted = true;
 	s->io.operation = operation;
 	s->io.offset = offset;
 	s->io.length = length;
@@ -111,11 +118,21 @@ static bool needs_flush(const struct blk_slot *s)
 	       !s->flushing && is_write_through(s->queue);
 }
 
+/* Payload may be a buffer of ours that held something else before. */
+static void clear_failed_read(struct blk_slot *s)
+{
+	struct virtqueue_chain *c = s->chain;
+
+	if (s->kind == BLK_READ)
+		iov_fill(c->iov + c->readable, c->writable, 0, 0, c->writable_bytes);
+}
+
 static void io_done(struct storage_io *io)
 {
 	struct blk_slot *s = CONTAINER_OF(io, struct blk_slot, io);
 
 	if (unlikely(io->status)) {
+		clear_failed_read(s);
 		finish(s, status_of(io->status));
 	} else if (unlikely(s->range_next < s->range_count)) {
 		next_range(s);
@@ -202,7 +219,7 @@ static struct blk_slot *slot_begin(struct blk_queue *bq, struct virtqueue_chain 
 
 	s->chain = c;
 	s->taken_ns = reactor_now(virtio_queue_reactor(bq->queue));
-	s->flushing = false;
+	s->submitted = s->flushing = false;
 	s->range_next = s->range_count = 0;
 	s->io.flags = 0;
 	return s;

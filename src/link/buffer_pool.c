@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { SMALLEST_SHIFT = 12, CLASSES = 52 };
 
@@ -84,10 +85,17 @@ void *buffer_pool_take(struct buffer_pool *p, size_t bytes)
 		if (p->used + p->cached + rounded > p->limit)
 			drop_cached(p);
 		buffer = aligned_alloc(4096, rounded);
+		if (buffer) /* what the process had there before is nobody's business */
+			memset(buffer, 0, rounded);
 	}
 	if (buffer)
 		p->used += rounded;
 	return buffer;
+}
+
+bool buffer_pool_is_unused(const struct buffer_pool *p)
+{
+	return !p->used;
 }
 
 void buffer_pool_return(struct buffer_pool *p, void *buffer, size_t bytes)
@@ -96,6 +104,10 @@ void buffer_pool_return(struct buffer_pool *p, void *buffer, size_t bytes)
 	struct free_buffer *b = buffer;
 
 	p->used -= class_bytes(class);
+	if (class_bytes(class) > p->limit) {
+		free(buffer);
+		return;
+	}
 	p->cached += class_bytes(class);
 	b->next = p->classes[class];
 	p->classes[class] = b;

@@ -7,6 +7,7 @@
 #ifndef LINK_BUFFER_POOL_H
 #define LINK_BUFFER_POOL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct buffer_pool;
@@ -14,8 +15,9 @@ struct buffer_pool;
 struct buffer_pool *buffer_pool_create(size_t limit);	/* bytes; NULL: out of memory */
 void buffer_pool_free(struct buffer_pool *p);		/* all returned; NULL is ignored */
 
-/* NULL: not now, try again after a return. */
+/* NULL: not now, try again after a return; if none is out, out of memory. */
 void *buffer_pool_take(struct buffer_pool *p, size_t bytes);
+bool buffer_pool_is_unused(const struct buffer_pool *p);	/* none is out */
 void buffer_pool_return(struct buffer_pool *p, void *buffer, size_t bytes);	/* as taken */
 
 #endif

@@ -6,10 +6,9 @@
  * mmap(MAP_FIXED), which the kernel carries out as a whole.  System calls that meet a missing
  * page (readv into guest memory) get EFAULT instead of a signal, and their callers an error.
  *
- * The table is file-scope because a signal handler has no argument.  A place is published by
- * storing its mapping last and withdrawn by clearing it before munmap(); a handler that runs on
- * another thread at that moment can only be there for another mapping, because nobody touches a
- * mapping that is being closed.
+ * The table is file-scope because a signal handler has no argument.  It holds all that the handler
+ * needs: mappings of other threads come and go while it runs, so it follows no pointer.  A place
+ * counts while its length is not 0: open() stores the length last, close() clears it first.
  */
 #include "link/guarded_mapping.h"
 
@@ -29,21 +28,34 @@
 
 enum { PLACES_MAX = 16384 };
 
-static _Atomic(struct guarded_mapping *) places[PLACES_MAX];
+struct place {
+	atomic_uintptr_t start;
+	atomic_size_t length; /* bytes; 0: nothing here */
+	atomic_bool lost;
+	bool taken; /* under places_lock */
+};
+
+static struct place places[PLACES_MAX];
 static atomic_uint places_used; /* no place at or above has ever been taken */
 static atomic_uint losses;
 static pthread_mutex_t places_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static struct guarded_mapping *find(uintptr_t address)
+/* The length is read on both sides of the start, so that the two belong together. */
+static bool place_holds(struct place *p, uintptr_t address)
+{
+	size_t length = atomic_load(&p->length);
+	uintptr_t start = atomic_load(&p->start);
+
+	return length && address - start < length && atomic_load(&p->length) == length;
+}
+
+static struct place *find(uintptr_t address)
 {
 	unsigned used = atomic_load(&places_used);
 
-	for (unsigned i = 0; i < used; i++) {
-		struct guarded_mapping *m = atomic_load(&places[i]);
-
-		if (m && address - (uintptr_t)m->address < m->length)
-			return m;
-	}
+	for (unsigned i = 0; i < used; i++)
+		if (place_holds(&places[i], address))
+			return &places[i];
 	return NULL;
 }
 
@@ -53,17 +65,21 @@ static void give_up(void)
 	signal(SIGBUS, SIG_DFL);
 }
 
+static bool replace_by_zeroes(struct place *p)
+{
+	return mmap((void *)atomic_load(&p->start), atomic_load(&p->length), PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+}
+
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
-	struct guarded_mapping *m = find((uintptr_t)info->si_addr);
+	struct place *p = find((uintptr_t)info->si_addr);
 	int saved = errno;
 
-	if (!m ||
-	    mmap(m->address, m->length, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
+	if (!p || info->si_code == BUS_ADRALN || !replace_by_zeroes(p)) {
 		give_up();
 	} else {
-		__atomic_store_n(&m->lost, true, __ATOMIC_RELEASE);
+		atomic_store(&p->lost, true);
 		atomic_fetch_add(&losses, 1);
 	}
 	errno = saved;
@@ -79,23 +95,36 @@ static void install_handler(void)
 	sigaction(SIGBUS, &action, NULL);
 }
 
+static void place_fill(struct place *p, const struct guarded_mapping *m)
+{
+	p->taken = true;
+	atomic_store(&p->lost, false);
+	atomic_store(&p->start, (uintptr_t)m->address);
+	atomic_store(&p->length, m->length);
+}
+
 static int place_take(struct guarded_mapping *m)
 {
-	int err = -ENOMEM;
+	unsigned i = 0;
 
 	pthread_mutex_lock(&places_lock);
-	for (unsigned i = 0; i < PLACES_MAX; i++) {
-		if (atomic_load(&places[i]))
-			continue;
+	while (i < PLACES_MAX && places[i].taken)
+		i++;
+	if (i < PLACES_MAX) {
 		m->place = i;
-		atomic_store(&places[i], m);
 		if (i >= atomic_load(&places_used))
 			atomic_store(&places_used, i + 1);
-		err = 0;
-		break;
+		place_fill(&places[i], m);
 	}
 	pthread_mutex_unlock(&places_lock);
-	return err;
+	return i < PLACES_MAX ? 0 : -ENOMEM;
+}
+
+static void place_return(unsigned i)
+{
+	pthread_mutex_lock(&places_lock);
+	places[i].taken = false;
+	pthread_mutex_unlock(&places_lock);
 }
 
 /* A regular file (memfd, tmpfs, hugetlbfs) must be long enough now; what it does later, the guard
@@ -158,8 +187,9 @@ void guarded_mapping_close(struct guarded_mapping *m)
 {
 	if (!m->address)
 		return;
-	atomic_store(&places[m->place], NULL);
+	atomic_store(&places[m->place].length, 0);
 	munmap(m->address, m->length);
+	place_return(m->place);
 	*m = (struct guarded_mapping){ 0 };
 }
 
@@ -170,7 +200,7 @@ void *guarded_mapping_start(const struct guarded_mapping *m)
 
 bool guarded_mapping_is_lost(const struct guarded_mapping *m)
 {
-	return __atomic_load_n(&m->lost, __ATOMIC_ACQUIRE);
+	return m->address && atomic_load(&places[m->place].lost);
 }
 
 unsigned guarded_mapping_losses(void)

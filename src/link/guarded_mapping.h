@@ -19,7 +19,6 @@ struct guarded_mapping {	/* embedded in its owner, at a stable address while ope
 	size_t length;		/* bytes */
 	size_t skew;		/* private: from address to the first byte asked for */
 	unsigned place;		/* private */
-	bool lost;		/* private: see guarded_mapping_is_lost() */
 };
 
 /* Maps [offset, offset + length) of fd, shared; prot as for mmap(2).  fd is borrowed and may be

@@ -11,6 +11,8 @@
 #include "base/error.h"
 #include "link/guarded_mapping.h"
 
+enum { ALIGNMENT = 64 }; /* bytes */
+
 /* One mmap, shared by every map that has the region. */
 struct region_mapping {
 	struct guarded_mapping guard;
@@ -112,6 +114,10 @@ static int check_region(const struct memory_map *old, const struct memory_region
 {
 	if (!r->length || r->iova + r->length < r->iova)
 		return error_set(e, -EINVAL, "range is empty or wraps");
+	/* What is aligned for the driver must be for us: ring accesses are atomic. */
+	if (r->fd >= 0 && (r->iova - r->fd_offset) % ALIGNMENT)
+		return error_set(e, -EINVAL, "file offset 0x%llx is not aligned as the address is",
+				 (unsigned long long)r->fd_offset);
 	for (unsigned i = 0; i < old->count; i++)
 		if (overlap(&old->regions[i].public, r))
 			return error_set(e, -EEXIST, "overlaps the region at 0x%llx",
@@ -232,21 +238,22 @@ uint64_t memory_map_part(const struct memory_map *m, uint64_t iova, uint64_t len
 void *memory_map_contiguous(const struct memory_map *m, uint64_t iova, uint64_t length,
 			    enum memory_access access, bool *remote)
 {
-	void *host;
-	bool first = true;
+	bool first = true, far = false;
 
 	*remote = false;
 	while (length) {
+		void *host;
 		uint64_t part = memory_map_part(m, iova, length, access, &host);
 
 		if (!part)
 			return NULL;
 		if (first && part == length && host)
 			return host;
+		far |= !host;
 		first = false;
 		iova += part;
 		length -= part;
 	}
-	*remote = true;
+	*remote = far;
 	return NULL;
 }

@@ -29,8 +29,8 @@ struct memory_region {
 };
 
 /* All return a new map with one reference, or NULL with *e set: -EEXIST a region overlaps another,
- * -EINVAL an address wraps or is not page-aligned in the file, or the file is shorter than the
- * region, -ENOENT nothing to remove, or what mmap said. */
+ * -EINVAL a range wraps, lies in the file aligned otherwise than in memory, or beyond the
+ * file's end, -ENOENT nothing to remove, or what mmap said. */
 struct memory_map *memory_map_create(struct error *e);
 
 /* As memory_map_create(): regions without an fd are reached through remote (link_provider.h), which
@@ -60,7 +60,7 @@ uint64_t memory_map_part(const struct memory_map *m, uint64_t iova, uint64_t len
 			 enum memory_access access, void **host);
 
 /* The address of [iova, iova + length) in our process.  NULL: some byte is remote, unmapped or
- * denied, or the range crosses regions; *remote tells whether the link reaches it all the same. */
+ * denied, or the range crosses regions; *remote: the link reaches all of it, though. */
 void *memory_map_contiguous(const struct memory_map *m, uint64_t iova, uint64_t length,
 			    enum memory_access access, bool *remote);
 

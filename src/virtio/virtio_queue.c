@@ -214,9 +214,10 @@ static void queue_kicked(void *arg)
 {
 	struct virtio_queue *q = arg;
 	uint64_t count;
+	ssize_t n = read(q->kick.fd, &count, sizeof(count));
 
-	if (read(q->kick.fd, &count, sizeof(count)) < 0 && errno != EAGAIN && errno != EINTR) {
-		/* not an eventfd, or worse: do not spin on it */
+	/* closed at its other end, or not readable at all: do not spin on it */
+	if (!n || (n < 0 && errno != EAGAIN && errno != EINTR)) {
 		reactor_watch_remove(&q->kick);
 		return;
 	}

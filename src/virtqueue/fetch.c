@@ -244,6 +244,8 @@ static bool buffer_take(struct virtqueue *q, struct remote_chain *c)
 	if (c->buffer_bytes && !c->buffer)
 		c->buffer = buffer_pool_take(q->remote->pool, c->buffer_bytes);
 	c->waits_for_buffer = c->buffer_bytes && !c->buffer;
+	if (c->waits_for_buffer && buffer_pool_is_unused(q->remote->pool))
+		virtqueue_break(q, "out of memory for a request's payload");
 	q->remote->starved |= c->waits_for_buffer;
 	return !c->waits_for_buffer;
 }
@@ -267,6 +269,10 @@ static void chain_data(struct virtqueue *q, struct remote_chain *c)
 		return;
 	}
 	measure(q, c, &q->slots[c->head]);
+	if (c->buffer_bytes > PAYLOAD_MAX) {
+		virtqueue_break(q, "a request of more payload than is taken over a remote link");
+		return;
+	}
 	c->waits_for_buffer = q->remote->starved;
 	if (!c->waits_for_buffer && buffer_take(q, c))
 		chain_begin_payload(q, c);

@@ -68,14 +68,15 @@ void inflight_return(struct virtqueue *q, unsigned head)
 /* Clears the batch, newest first; its length is what the used ring has gained. */
 static void clear_batch(struct virtqueue *q, uint16_t count)
 {
-	uint16_t head = q->inflight->last_batch_head;
+	struct inflight *f = q->inflight;
+	uint16_t head = __atomic_load_n(&f->last_batch_head, __ATOMIC_RELAXED);
 
 	for (; count && head < q->size; count--) {
-		q->inflight->descriptor[head].inflight = 0;
-		head = q->inflight->descriptor[head].next;
+		f->descriptor[head].inflight = 0;
+		head = __atomic_load_n(&f->descriptor[head].next, __ATOMIC_RELAXED);
 	}
 	ordered();
-	q->inflight->used_index = q->published_index;
+	f->used_index = q->published_index;
 }
 
 void inflight_publish(struct virtqueue *q)

@@ -6,7 +6,10 @@
 
 struct buffer_pool;
 
-enum { POOL_BYTES = 8 << 20 };	/* payload on its way, per queue */
+enum {
+	POOL_BYTES = 8 << 20,		/* payload on its way, per queue */
+	PAYLOAD_MAX = 64 << 20,		/* of one request: more is refused */
+};
 
 /* A chain whose memory is not, or not all, mapped.  One per slot, made when first needed. */
 struct remote_chain {

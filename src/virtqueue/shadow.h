@@ -99,6 +99,7 @@ struct virtqueue {
 	struct iovec *large_iov;	/* owned, size_max * segments_max */
 	uint64_t *large_iova;
 	struct vring_desc *walk;	/* owned, segments_max: the chain being parsed */
+	struct vring_desc *table;	/* owned, segments_max: an indirect table across regions */
 	struct resubmission *resubmit;	/* owned, size_max: to hand out before the ring's heads */
 	unsigned resubmit_count, resubmit_next;
 	struct remote_queue *remote;	/* owned; NULL until needed */

@@ -8,6 +8,7 @@
  * driver: publishes, then looks whether a notification is wanted).
  */
 #include <errno.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -24,19 +25,28 @@ static uint64_t used_bytes(const struct virtqueue *q)
 	return sizeof(struct vring_used) + 8ull * q->size + 2; /* with avail_event */
 }
 
+/* One part of the ring.  True: it is in mapped memory, in one piece, or remote as a whole. */
+static bool locate(const struct memory_map *map, uint64_t iova, uint64_t bytes,
+		   enum memory_access access, void **host)
+{
+	bool far;
+
+	*host = memory_map_contiguous(map, iova, bytes, access, &far);
+	return *host || far;
+}
+
 int split_ring_locate(struct virtqueue *q, const struct memory_map *map)
 {
-	bool far[3];
+	void *descriptors = NULL, *available = NULL, *used = NULL;
+	bool found =
+		locate(map, q->setup.descriptor_iova, 16ull * q->size, MEMORY_READ, &descriptors) &&
+		locate(map, q->setup.driver_iova, available_bytes(q), MEMORY_READ, &available) &&
+		locate(map, q->setup.device_iova, used_bytes(q), MEMORY_WRITE, &used);
 
-	q->descriptors = memory_map_contiguous(map, q->setup.descriptor_iova, 16ull * q->size,
-					       MEMORY_READ, &far[0]);
-	q->available = memory_map_contiguous(map, q->setup.driver_iova, available_bytes(q),
-					     MEMORY_READ, &far[1]);
-	q->used = memory_map_contiguous(map, q->setup.device_iova, used_bytes(q), MEMORY_WRITE,
-					&far[2]);
-	if ((!q->descriptors && !far[0]) || (!q->available && !far[1]) || (!q->used && !far[2]))
-		return -EFAULT;
-	return 0;
+	q->descriptors = found ? descriptors : NULL;
+	q->available = found ? available : NULL;
+	q->used = found ? used : NULL;
+	return found ? 0 : -EFAULT;
 }
 
 static void copy_heads(struct virtqueue *q, uint16_t from, uint16_t to)
@@ -136,6 +146,22 @@ static void status_take(struct virtqueue *q, struct chain_slot *s)
 	}
 }
 
+/* A table that lies across mapped regions, copied together.  NULL: not all of it is mapped. */
+static const struct vring_desc *table_copy(struct virtqueue *q, const struct memory_map *map,
+					   const struct vring_desc *d)
+{
+	uint64_t done = 0, part;
+	void *host;
+
+	for (; done < d->len; done += part) {
+		part = memory_map_part(map, d->addr + done, d->len - done, MEMORY_READ, &host);
+		if (!part || !host)
+			return NULL;
+		memcpy((char *)q->table + done, host, part);
+	}
+	return q->table;
+}
+
 /* Appends the entries of an indirect table to q->walk, in place of the descriptor that names it. */
 static int table_walk(struct virtqueue *q, const struct memory_map *map, unsigned count)
 {
@@ -151,6 +177,8 @@ static int table_walk(struct virtqueue *q, const struct memory_map *map, unsigne
 	table = memory_map_contiguous(map, d.addr, d.len, MEMORY_READ, &far);
 	if (!table && far)
 		return -EREMOTE;
+	if (!table)
+		table = table_copy(q, map, &d);
 	if (!table || d.addr % 8)
 		return virtqueue_break(q, "an indirect table is outside the guest's memory");
 	n = descriptor_walk(table, entries, 0, q->walk + count - 1, q->segments_max - (count - 1),

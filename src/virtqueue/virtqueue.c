@@ -129,6 +129,7 @@ int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map, void (*rel
 {
 	struct map_epoch *old = q->epoch;
 	struct map_epoch *new = &q->epochs[old == &q->epochs[0]];
+	bool was_remote = virtqueue_is_remote(q);
 
 	assert(!new->map); /* one change at a time */
 	new->map = memory_map_hold(map);
@@ -136,8 +137,11 @@ int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map, void (*rel
 	old->released = released;
 	if (!old->users)
 		epoch_release(q, old);
-	if (split_ring_locate(q, map)) {
-		virtqueue_break(q, "a ring does not lie in the new memory map");
+	if (split_ring_locate(q, map) || virtqueue_is_remote(q) != was_remote) {
+		q->descriptors = NULL;
+		q->available = NULL;
+		q->used = NULL;
+		virtqueue_break(q, "a ring does not lie in the new memory map as it did");
 		return -EFAULT;
 	}
 	return 0;
@@ -165,9 +169,11 @@ static int allocate(struct virtqueue *q)
 	q->heads = calloc(size, sizeof(*q->heads));
 	q->resubmit = calloc(size, sizeof(*q->resubmit));
 	q->walk = calloc(q->segments_max, sizeof(*q->walk));
+	q->table = calloc(q->segments_max, sizeof(*q->table));
 	q->large_iov = calloc(size * q->segments_max, sizeof(*q->large_iov));
 	q->large_iova = calloc(size * q->segments_max, sizeof(*q->large_iova));
-	return q->slots && q->heads && q->resubmit && q->walk && q->large_iov && q->large_iova
+	return q->slots && q->heads && q->resubmit && q->walk && q->table && q->large_iov &&
+			       q->large_iova
 		       ? 0
 		       : -ENOMEM;
 }
@@ -178,6 +184,7 @@ static void deallocate(struct virtqueue *q)
 	free(q->heads);
 	free(q->resubmit);
 	free(q->walk);
+	free(q->table);
 	free(q->large_iov);
 	free(q->large_iova);
 	free(q);
@@ -491,6 +498,11 @@ void virtqueue_push(struct virtqueue *q, struct virtqueue_chain *c, uint64_t wri
 		deliver_push(q, s, written, status);
 		return;
 	}
+	if (unlikely(!q->used)) {
+		q->used_index++;
+		slot_free(q, s);
+		return;
+	}
 	if (written)
 		link_count_write(&q->link, LINK_PAYLOAD, c->writable, written);
 	if (unlikely(q->log))
@@ -513,8 +525,9 @@ void virtqueue_flush(struct virtqueue *q)
 	}
 	if (q->used_index == old)
 		return;
-	/* Elements that were lost on the link lie before those that were put since. */
-	if (unlikely(q->reason && q->remote)) {
+	/* Broken: elements that were lost on the link lie before those that were put since, or the
+	 * ring itself has gone. */
+	if (unlikely(q->reason && (q->remote || virtqueue_is_remote(q)))) {
 		q->published_index = q->used_index;
 		return;
 	}

@@ -472,6 +472,78 @@ static void an_old_map_is_kept_while_a_request_uses_it(void **state)
 	end(&f);
 }
 
+/* The guest's memory in two regions that meet at `border`, as a VMM with two memory back-ends has.
+ */
+static struct memory_map *divided(const struct fixture *f, uint64_t border)
+{
+	const struct memory_region low = { BASE, border, f->fd, 0, MEMORY_READ | MEMORY_WRITE };
+	const struct memory_region high = { BASE + border, RAM - border, f->fd, border,
+					    MEMORY_READ | MEMORY_WRITE };
+	struct memory_map *none = memory_map_create(NULL);
+	struct memory_map *one = memory_map_add(none, &low, NULL);
+	struct memory_map *both = memory_map_add(one, &high, NULL);
+
+	assert_non_null(both);
+	memory_map_release(none);
+	memory_map_release(one);
+	return both;
+}
+
+/* A table across two mapped regions is copied together: nothing about it is remote. */
+static void a_table_may_lie_across_regions(void **state)
+{
+	struct virtqueue_chain *c;
+	struct memory_map *map;
+	struct fixture f;
+
+	begin(&f, 1ull << VIRTIO_RING_F_INDIRECT_DESC);
+	map = divided(&f, TABLE + 64);
+	assert_int_equal(virtqueue_set_memory(f.q, map, NULL), 0);
+	put_read((struct vring_desc *)(void *)(f.ram + TABLE + 24), 0);
+	f.descriptors[0] = descriptor(TABLE + 24, 48, VRING_DESC_F_INDIRECT, 0);
+	publish(&f, 0);
+	c = pop(&f);
+	assert_int_equal(c->writable_bytes, 4096);
+	assert_ptr_equal((char *)c->iov[0].iov_base + 1,
+			 memory_map_contiguous(map, BASE + DATA + 0x1001, 1, MEMORY_WRITE,
+					       &(bool){ false }));
+	virtqueue_push(f.q, c, 4096, 0);
+	virtqueue_flush(f.q);
+	assert_int_equal(f.used->ring[0].len, 4097);
+	memory_map_release(map);
+	end(&f);
+}
+
+/* The request in flight comes back to a queue that has no ring any more. */
+static void lost_rings_take_what_is_returned(struct fixture *f, struct memory_map *map)
+{
+	struct virtqueue_chain *c;
+
+	put_read(f->descriptors, 0);
+	publish(f, 0);
+	c = pop(f);
+	assert_int_equal(virtqueue_set_memory(f->q, map, NULL), -EFAULT);
+	assert_non_null(virtqueue_reason(f->q));
+	virtqueue_push(f->q, c, 0, 0);
+	virtqueue_flush(f->q);
+	assert_true(virtqueue_is_settled(f->q));
+	assert_int_equal(f->used->idx, 0);
+	memory_map_release(map);
+	end(f);
+}
+
+static void rings_may_be_taken_away(void **state)
+{
+	struct fixture f;
+
+	begin(&f, 0);
+	lost_rings_take_what_is_returned(&f, memory_map_create(NULL));
+	begin(&f, 0);
+	lost_rings_take_what_is_returned(&f, divided(&f, USED + 64));
+	begin(&f, 0);
+	lost_rings_take_what_is_returned(&f, divided(&f, AVAILABLE + 8));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -486,6 +558,8 @@ int main(void)
 		cmocka_unit_test(taken_requests_come_back_to_the_next_process),
 		cmocka_unit_test(pages_are_marked_that_were_written),
 		cmocka_unit_test(an_old_map_is_kept_while_a_request_uses_it),
+		cmocka_unit_test(a_table_may_lie_across_regions),
+		cmocka_unit_test(rings_may_be_taken_away),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -103,6 +103,9 @@ static int check_buffer(const struct vhost_user_connection *c,
 		return error_set(e, -EINVAL,
 				 "%" PRIu64 " bytes are too few for %u queues of %u descriptors",
 				 a->mmap_size, a->queue_count, a->queue_size);
+	if (a->mmap_offset % 64)
+		return error_set(e, -EINVAL, "offset %" PRIu64 " is no multiple of 64",
+				 a->mmap_offset);
 	for (unsigned i = 0; i < c->ring_count; i++)
 		if (virtio_queue_is_started(c->device, i))
 			return error_set(e, -EBUSY, "queue %u is started", i);

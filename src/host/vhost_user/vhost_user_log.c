@@ -35,6 +35,17 @@ static void log_is_updated(struct vhost_user_connection *c)
 	vhost_user_connection_finish(c, 0, NULL);
 }
 
+int vhost_user_log_may_begin(const struct vhost_user_connection *c, struct error *e)
+{
+	uint64_t end = vhost_user_memory_end(&c->memory);
+
+	if (!c->log.shared || end <= c->log.end)
+		return 0;
+	return error_set(e, -ENOSPC,
+			 "the dirty log ends at 0x%" PRIx64 ", guest memory at 0x%" PRIx64,
+			 c->log.end, end);
+}
+
 int vhost_user_log_update(struct vhost_user_connection *c)
 {
 	bool on = c->features & (UINT64_C(1) << VHOST_F_LOG_ALL_BIT);

@@ -24,6 +24,9 @@ struct vhost_user_log {
 /* 0, or -ENOSPC with *e when a log is in use that has no bit for address end - 1. */
 int vhost_user_log_covers(const struct vhost_user_log *l, uint64_t end, struct error *e);
 
+/* Before LOG_ALL is accepted: -ENOSPC when the log has no room for the memory there is. */
+int vhost_user_log_may_begin(const struct vhost_user_connection *c, struct error *e);
+
 /* Gives the device the log that it should use now, according to the features: 0 when it has it
  * already, else VHOST_USER_LATER and the request is finished by itself. */
 int vhost_user_log_update(struct vhost_user_connection *c);

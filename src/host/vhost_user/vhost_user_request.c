@@ -61,6 +61,10 @@ static int set_features(struct vhost_user_connection *c, struct vhost_user_messa
 	if (wanted & ~vhost_user_features(c))
 		return error_set(e, -EINVAL, "features 0x%" PRIx64 " were not offered",
 				 wanted & ~vhost_user_features(c));
+	if (wanted & BIT(VHOST_F_LOG_ALL_BIT))
+		err = vhost_user_log_may_begin(c, e);
+	if (err)
+		return err;
 	if (!any_ring_started(c))
 		err = virtio_device_accept(c->device, devices, e);
 	else if (devices != virtio_device_accepted(c->device))
