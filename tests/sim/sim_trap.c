@@ -17,6 +17,19 @@
 #include "link/memory_map.h"
 #include "sim.h"
 
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__ 1
+#endif
+#endif
+
+/* The thread sanitizer keeps SIGTRAP back, so there is no single step with it either. */
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#define HAS_TRAPS 1
+#else
+#define HAS_TRAPS 0
+#endif
+
 static struct sim *armed;
 
 static void protect(void *at, size_t bytes, int protection)
@@ -53,7 +66,7 @@ void sim_trap_store(struct sim *s)
 		siglongjmp(s->kill_point, 1);
 }
 
-#ifdef __x86_64__
+#if HAS_TRAPS
 
 enum { TRAP_FLAG = 0x100 }; /* of the flags register: one instruction, then SIGTRAP */
 
@@ -101,7 +114,7 @@ void sim_trap_arm(struct sim *s, unsigned kill_after, bool racing)
 	s->kill_after = kill_after;
 	s->racing = racing;
 	armed = s;
-#ifdef __x86_64__
+#if HAS_TRAPS
 	catch_stores();
 	protect_all(s, PROT_READ);
 #else
