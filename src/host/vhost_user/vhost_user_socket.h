@@ -22,7 +22,7 @@ struct vhost_user_socket {	/* fd is -1 when closed */
 enum vhost_user_receipt { VHOST_USER_MORE, VHOST_USER_WHOLE, VHOST_USER_GONE };
 
 /* Goes on with the message.  Returns VHOST_USER_WHOLE when it is there (with its header checked),
- * VHOST_USER_MORE when the socket has no more for now, VHOST_USER_GONE when the peer closed
+ * VHOST_USER_MORE when the socket has no more yet, VHOST_USER_GONE when the peer closed
  * between two messages, or -errno with *e. */
 int vhost_user_socket_receive(struct vhost_user_socket *s, struct error *e);
 
