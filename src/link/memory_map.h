@@ -17,6 +17,8 @@
 struct error;
 struct link_remote;
 struct memory_map;
+struct reactor;
+struct reactor_task;
 
 enum memory_access { MEMORY_READ = 1, MEMORY_WRITE = 2 };
 
@@ -42,6 +44,12 @@ struct memory_map *memory_map_add(const struct memory_map *old,
 				  const struct memory_region *region, struct error *e);
 struct memory_map *memory_map_remove(const struct memory_map *old,
 				     uint64_t iova, uint64_t length, struct error *e);
+
+/* done is posted to r, once and later, when no map has the mapping of the region at iova any more:
+ * nothing of ours reaches into the VMM's file.  For a remote region, which has no mapping, it is
+ * posted soon.  m must have a region that begins at iova; one caller per region. */
+void memory_map_on_release(struct memory_map *m, uint64_t iova, struct reactor *r,
+			   struct reactor_task *done);
 
 struct memory_map *memory_map_hold(struct memory_map *m);
 void memory_map_release(struct memory_map *m);		/* NULL is ignored */
