@@ -8,9 +8,9 @@
 
 #include "base/bytes.h"
 #include "link/dirty_log.h"
+#include "link/link_model.h"
 #include "link/link_provider.h"
 #include "link/memory_map.h"
-#include "reactor/reactor.h"
 
 static const struct counter_field fields[] = {
 	{ "ring_reads", offsetof(struct link_numbers, reads[LINK_RING]) },
@@ -54,8 +54,8 @@ static int transfer_part(struct link_transfer *t)
 	char *local = (char *)t->local + t->finished;
 	void *host;
 
-	t->part = memory_map_part(t->map, iova, t->length - t->finished,
-				  t->write ? MEMORY_WRITE : MEMORY_READ, &host);
+	t->part = memory_map_reach(t->map, iova, t->length - t->finished,
+				   t->write ? MEMORY_WRITE : MEMORY_READ, &host);
 	if (!t->part)
 		return -EFAULT;
 	if (!host)
@@ -90,9 +90,30 @@ static void provider_submit(struct link_transfer *t)
 		remote->type->read(remote, t);
 }
 
+/* Without a model.  A map that has remote regions but nobody who reaches them is a fault. */
+static int transfer_start(struct link_transfer *t)
+{
+	int answer = transfer_run(t);
+
+	if (answer == LINK_PENDING && !memory_map_remote(t->map))
+		answer = -EFAULT;
+	if (answer == LINK_PENDING)
+		provider_submit(t);
+	if (answer < 0)
+		counter_add(&t->link->numbers.failures, 1);
+	return answer;
+}
+
+static int model_start(struct link_model *model, struct link_transfer *t)
+{
+	int err = link_model_submit(model, t);
+
+	return err ? err : LINK_PENDING;
+}
+
 static int transfer_begin(struct link *l, const struct memory_map *m, struct link_transfer *t)
 {
-	int answer;
+	struct link_model *model = memory_map_model(m);
 
 	assert(t->length);
 	t->link = l;
@@ -100,14 +121,17 @@ static int transfer_begin(struct link *l, const struct memory_map *m, struct lin
 	t->reactor = l->reactor;
 	t->finished = 0;
 	t->status = 0;
-	answer = transfer_run(t);
-	if (answer == LINK_PENDING && !memory_map_remote(m))
-		answer = -EFAULT;
+	return model ? model_start(model, t) : transfer_start(t);
+}
+
+void link_transfer_begin_now(struct link_transfer *t)
+{
+	int answer = transfer_start(t);
+
 	if (answer == LINK_PENDING)
-		provider_submit(t);
-	if (answer < 0)
-		counter_add(&l->numbers.failures, 1);
-	return answer;
+		return;
+	t->status = answer < 0 ? answer : 0;
+	t->done(t);
 }
 
 int link_read(struct link *l, const struct memory_map *m, struct link_transfer *t)

@@ -15,10 +15,10 @@
 #include <stdint.h>
 
 #include "base/counter.h"
+#include "reactor/reactor.h"
 
 struct dirty_log;
 struct memory_map;
-struct reactor;
 
 enum link_purpose { LINK_RING, LINK_PAYLOAD, LINK_PURPOSES };
 enum link_answer { LINK_DONE = 1, LINK_PENDING = 0 };	/* or -errno */
@@ -29,10 +29,16 @@ struct link_numbers {
 	uint64_t failures;
 };
 
+struct link_waiting {		/* for a modelled bus, in order of due_ns: link_model.h */
+	struct link_transfer *first, *last;
+};
+
 struct link {			/* one per queue, embedded in its owner */
 	struct link_numbers numbers;
 	struct counter_group group;
 	struct reactor *reactor;	/* set before the first transfer, where completions run */
+	struct link_waiting waiting[2];	/* private, by direction */
+	struct reactor_timer timer;	/* private, likewise */
 };
 
 /* name: "vda/0".  Registers the counters. */
@@ -56,6 +62,7 @@ struct link_transfer {		/* embedded in its owner */
 	uint32_t finished;	/* bytes transferred before the part under way */
 	uint32_t part;		/* bytes of the part under way */
 	uint8_t write;
+	uint64_t due_ns;	/* on a modelled bus */
 	struct link_transfer *next;
 };
 

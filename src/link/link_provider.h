@@ -21,6 +21,9 @@ struct link_remote {		/* embedded in its owner */
 	const struct link_remote_type *type;
 };
 
+/* For link_model.c: carries out a transfer that has waited; ends in t->done, now or later. */
+void link_transfer_begin_now(struct link_transfer *t);
+
 /* status: 0 or -errno. */
 void link_transfer_complete(struct link_transfer *t, int status);
 

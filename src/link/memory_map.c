@@ -27,6 +27,7 @@ struct region {
 
 struct memory_map {
 	struct link_remote *remote; /* borrowed */
+	struct link_model *model;   /* borrowed; NULL: none */
 	unsigned references;        /* atomic */
 	unsigned count;
 	struct region regions[]; /* by iova; no two overlap */
@@ -153,6 +154,25 @@ fail:
 	return NULL;
 }
 
+struct memory_map *memory_map_with_model(const struct memory_map *old, struct link_model *model,
+					 struct error *e)
+{
+	struct memory_map *m = map_allocate(old->count, old->remote, e);
+
+	if (!m)
+		return NULL;
+	m->model = model;
+	memcpy(m->regions, old->regions, old->count * sizeof(m->regions[0]));
+	for (unsigned i = 0; i < old->count; i++)
+		region_hold(&m->regions[i]);
+	return m;
+}
+
+struct link_model *memory_map_model(const struct memory_map *m)
+{
+	return m->model;
+}
+
 static bool inside(const struct memory_region *r, uint64_t iova, uint64_t length)
 {
 	return r->iova >= iova && range_fits(r->iova - iova, r->length, length);
@@ -224,8 +244,8 @@ static const struct region *find(const struct memory_map *m, uint64_t iova)
 	return NULL;
 }
 
-uint64_t memory_map_part(const struct memory_map *m, uint64_t iova, uint64_t length,
-			 enum memory_access access, void **host)
+uint64_t memory_map_reach(const struct memory_map *m, uint64_t iova, uint64_t length,
+			  enum memory_access access, void **host)
 {
 	const struct region *r = find(m, iova);
 
@@ -233,6 +253,16 @@ uint64_t memory_map_part(const struct memory_map *m, uint64_t iova, uint64_t len
 		return 0;
 	*host = r->host ? r->host + (iova - r->public.iova) : NULL;
 	return minimum_u64(length, r->public.length - (iova - r->public.iova));
+}
+
+uint64_t memory_map_part(const struct memory_map *m, uint64_t iova, uint64_t length,
+			 enum memory_access access, void **host)
+{
+	uint64_t part = memory_map_reach(m, iova, length, access, host);
+
+	if (unlikely(m->model))
+		*host = NULL;
+	return part;
 }
 
 void *memory_map_contiguous(const struct memory_map *m, uint64_t iova, uint64_t length,

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 struct error;
+struct link_model;
 struct link_remote;
 struct memory_map;
 struct reactor;
@@ -39,6 +40,12 @@ struct memory_map *memory_map_create(struct error *e);
  * is borrowed and outlives every map made from this one. */
 struct memory_map *memory_map_create_remote(struct link_remote *remote, struct error *e);
 struct link_remote *memory_map_remote(const struct memory_map *m);	/* NULL: none */
+
+/* The same regions behind a bus (link_model.h), which is borrowed by the new map: all are remote.
+ */
+struct memory_map *memory_map_with_model(const struct memory_map *m, struct link_model *model,
+					 struct error *e);
+struct link_model *memory_map_model(const struct memory_map *m);	/* NULL: none */
 
 struct memory_map *memory_map_add(const struct memory_map *old,
 				  const struct memory_region *region, struct error *e);
@@ -66,6 +73,10 @@ void memory_map_region(const struct memory_map *m, unsigned index, struct memory
  * NULL: remote.  0: nothing there, or access denied.  length > 0. */
 uint64_t memory_map_part(const struct memory_map *m, uint64_t iova, uint64_t length,
 			 enum memory_access access, void **host);
+
+/* For link.c: the same where the bytes really are, whatever bus is modelled before them. */
+uint64_t memory_map_reach(const struct memory_map *m, uint64_t iova, uint64_t length,
+			  enum memory_access access, void **host);
 
 /* The address of [iova, iova + length) in our process.  NULL: some byte is remote, unmapped or
  * denied, or the range crosses regions; *remote: the link reaches all of it, though. */

@@ -334,12 +334,26 @@ static void memory_finish(struct virtio_device *d)
 	d->old_map = NULL;
 }
 
+/* What the queues see of it.  Without memory for the model's map they see nothing, and break. */
+static struct memory_map *adopt_map(struct virtio_device *d, struct memory_map *m)
+{
+	struct error e = { 0 };
+	struct memory_map *modelled;
+
+	if (!m || !d->link_model)
+		return m ? memory_map_hold(m) : NULL;
+	modelled = memory_map_with_model(m, d->link_model, &e);
+	if (!modelled)
+		log_error("%s: %s", d->name, e.text);
+	return modelled;
+}
+
 void virtio_device_set_memory(struct virtio_device *d, struct memory_map *m,
 			      struct reactor_task *done)
 {
 	change_begin(d, done, memory_finish);
 	d->old_map = d->map;
-	d->map = m ? memory_map_hold(m) : NULL;
+	d->map = adopt_map(d, m);
 	change_send_all(d, ORDER_MEMORY, true);
 }
 

@@ -16,6 +16,7 @@
 
 struct dirty_log;
 struct error;
+struct link_model;
 struct memory_map;
 struct reactor;
 struct reactor_task;
@@ -29,6 +30,7 @@ struct virtio_device_options {
 	struct reactor *control;	/* borrowed for the device's life, as are the workers */
 	struct reactor **workers;	/* queue i lives on workers[i % worker_count]; copied */
 	unsigned worker_count;
+	struct link_model *link_model;	/* a bus before all memory; borrowed; NULL: none */
 };
 
 /* state is the device type's own.  NULL with *e. */

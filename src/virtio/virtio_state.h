@@ -79,6 +79,7 @@ struct virtio_device {
 	uint64_t accepted;			/* features; written while all queues are stopped */
 	uint8_t status;
 	struct memory_map *map, *old_map;	/* held */
+	struct link_model *link_model;		/* borrowed; NULL: none */
 	struct dirty_log *log;			/* borrowed */
 
 	void (*config_changed)(void *arg);
