@@ -1,40 +1,25 @@
-/* vhost_user.c - the vhost-user back-end: a socket, a device, one front-end at a time.
- *
- * A server listens, serves the client that it accepts until that leaves, and accepts the next.
- * A client (address.connect) connects, again and again with growing pauses, whenever it is not
- * connected.  An inherited socket that is connected already is served once.
- */
+/* vhost_user.c - the vhost-user back-end: a socket, a device, one front-end at a time. */
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/bytes.h"
 #include "base/counter.h"
 #include "base/error.h"
-#include "base/log.h"
+#include "host/host_entrance.h"
+#include "host/host_journal.h"
 #include "host/host_transport.h"
 #include "host/vhost_user/vhost_user_connection.h"
-#include "host/vhost_user/vhost_user_listener.h"
 #include "reactor/reactor.h"
 #include "virtio/virtio_device.h"
-
-#define NS_PER_MS      UINT64_C(1000000)
-#define PAUSE_FIRST_NS (100 * NS_PER_MS)
-#define PAUSE_LAST_NS  (5000 * NS_PER_MS)
 
 struct host_endpoint {
 	struct virtio_device *device; /* borrowed */
 	struct reactor *control;      /* borrowed */
 	struct vhost_user_connection connection;
-	struct vhost_user_listener listener; /* closed in client mode */
-	struct reactor_watch watch;          /* of the listener, while nobody is connected */
-	char *connect_path;                  /* owned; NULL: not in client mode */
-	struct reactor_timer pause;          /* before the next attempt to connect or accept */
-	uint64_t pause_ns;                   /* the next one's length */
-	bool outage_told;                    /* why there is nobody to connect to, once */
-	uint64_t served;                     /* numbers.requests when the connection was opened */
+	struct host_entrance entrance;
+	struct host_journal journal;
+	uint64_t served; /* numbers.requests when the connection was opened */
 	struct vhost_user_numbers numbers;
 	struct counter_group group;
 	bool closing;
@@ -52,82 +37,12 @@ static const struct counter_field number_fields[] = {
 	NUMBER(config_changes_sent),
 };
 
-/* ---- waiting for a front-end ---- */
-
-static void pause_before_next(struct host_endpoint *ep)
+static int client_arrived(void *owner, int fd)
 {
-	uint64_t at = reactor_now(ep->control) + ep->pause_ns;
-
-	ep->pause_ns = minimum_u64(ep->pause_ns * 2, PAUSE_LAST_NS);
-	if (reactor_timer_set(ep->control, &ep->pause, at))
-		log_error("%s: vhost-user: out of memory: no connection will be made any more",
-			  virtio_device_name(ep->device));
-}
-
-static void serve(struct host_endpoint *ep, int fd)
-{
-	int err = vhost_user_connection_open(&ep->connection, fd);
+	struct host_endpoint *ep = owner;
 
 	ep->served = ep->numbers.requests;
-	ep->outage_told = false;
-	if (!err)
-		return;
-	vhost_user_connection_warn(&ep->connection, "connection dropped: %s", strerror(-err));
-	pause_before_next(ep);
-}
-
-static void client_arrived(void *arg)
-{
-	struct host_endpoint *ep = arg;
-	int fd = vhost_user_listener_accept(&ep->listener);
-
-	if (fd == -EAGAIN || fd == -ECONNABORTED || fd == -EINTR)
-		return;
-	reactor_watch_remove(&ep->watch); /* others wait in the backlog until this one has left */
-	if (fd >= 0) {
-		serve(ep, fd);
-		return;
-	}
-	vhost_user_connection_warn(&ep->connection, "accept: %s", strerror(-fd));
-	pause_before_next(ep); /* out of descriptors, probably: that passes */
-}
-
-static void listen_again(struct host_endpoint *ep)
-{
-	int err = reactor_watch_add(ep->control, &ep->watch);
-
-	if (!err)
-		return;
-	vhost_user_connection_warn(&ep->connection, "listen: %s", strerror(-err));
-	pause_before_next(ep);
-}
-
-static void try_to_connect(struct host_endpoint *ep)
-{
-	struct error e = { 0 };
-	int fd = vhost_user_connect(ep->connect_path, &e);
-
-	if (fd >= 0) {
-		serve(ep, fd);
-		return;
-	}
-	if (!ep->outage_told)
-		vhost_user_connection_warn(&ep->connection, "%s; trying again", e.text);
-	ep->outage_told = true;
-	pause_before_next(ep);
-}
-
-static void wait_for_front_end(void *arg)
-{
-	struct host_endpoint *ep = arg;
-
-	if (ep->connect_path)
-		try_to_connect(ep);
-	else if (ep->listener.fd >= 0)
-		listen_again(ep);
-	else
-		log_info("%s: vhost-user: the inherited connection has ended",
-			 virtio_device_name(ep->device));
+	return vhost_user_connection_open(&ep->connection, fd);
 }
 
 /* ---- the end of a connection, and of the endpoint ---- */
@@ -136,8 +51,7 @@ static void endpoint_free(struct host_endpoint *ep)
 {
 	if (ep->connection.rings)
 		vhost_user_connection_destroy(&ep->connection);
-	vhost_user_listener_close(&ep->listener);
-	free(ep->connect_path);
+	host_entrance_close(&ep->entrance);
 	free(ep);
 }
 
@@ -161,13 +75,7 @@ static void connection_ended(void *owner)
 		finish_close(ep);
 		return;
 	}
-	/* Whoever hangs up on us before anything was said is not called back at once. */
-	if (ep->numbers.requests != ep->served)
-		ep->pause_ns = PAUSE_FIRST_NS;
-	if (ep->connect_path)
-		pause_before_next(ep);
-	else
-		wait_for_front_end(ep);
+	host_entrance_again(&ep->entrance, ep->numbers.requests != ep->served);
 }
 
 static void vhost_user_close(struct host_endpoint *ep, struct reactor_task *done)
@@ -175,9 +83,7 @@ static void vhost_user_close(struct host_endpoint *ep, struct reactor_task *done
 	ep->closing = true;
 	ep->closed = done;
 	virtio_device_set_listener(ep->device, NULL, NULL);
-	reactor_timer_cancel(&ep->pause);
-	reactor_watch_remove(&ep->watch);
-	vhost_user_listener_close(&ep->listener); /* nobody finds us any more */
+	host_entrance_close(&ep->entrance);
 	if (ep->connection.state == VHOST_USER_CLOSED)
 		reactor_post(ep->control, &ep->finish);
 	else
@@ -205,17 +111,23 @@ static struct host_endpoint *endpoint_create(struct virtio_device *d, struct err
 	}
 	ep->device = d;
 	ep->control = virtio_device_control(d);
-	ep->listener.fd = -1;
-	ep->watch = (struct reactor_watch){
-		.fd = -1, .events = POLLIN, .fn = client_arrived, .arg = ep
+	ep->journal = (struct host_journal){ .device = virtio_device_name(d),
+					     .transport = "vhost-user",
+					     .control = ep->control };
+	ep->entrance = (struct host_entrance){
+		.control = ep->control,
+		.journal = &ep->journal,
+		.arrived = client_arrived,
+		.owner = ep,
+		.listener.fd = -1,
+		.inherited = -1,
 	};
-	ep->pause = (struct reactor_timer){ .fn = wait_for_front_end, .arg = ep };
 	ep->finish = (struct reactor_task){ .fn = finish_close, .arg = ep };
-	ep->pause_ns = PAUSE_FIRST_NS;
 	ep->connection = (struct vhost_user_connection){
 		.device = d,
 		.control = ep->control,
 		.numbers = &ep->numbers,
+		.journal = &ep->journal,
 		.ended = connection_ended,
 		.owner = ep,
 	};
@@ -224,25 +136,6 @@ static struct host_endpoint *endpoint_create(struct virtio_device *d, struct err
 	error_set(e, -ENOMEM, "out of memory");
 	endpoint_free(ep);
 	return NULL;
-}
-
-/* Where the address leads: a listener, a path to connect to, or (*connected) a connection. */
-static int endpoint_settle(struct host_endpoint *ep, const struct host_address *a, int *connected,
-			   struct error *e)
-{
-	int err;
-
-	*connected = -1;
-	if (a->connect) {
-		ep->connect_path = strdup(a->path);
-		return ep->connect_path ? 0 : error_set(e, -ENOMEM, "out of memory");
-	}
-	if (a->path)
-		return vhost_user_listener_open(&ep->listener, a->path, e);
-	err = vhost_user_listener_adopt(&ep->listener, a->fd, e);
-	if (err == 1)
-		*connected = a->fd;
-	return err < 0 ? err : 0;
 }
 
 static void endpoint_register(struct host_endpoint *ep)
@@ -262,7 +155,6 @@ static struct host_endpoint *vhost_user_open(const struct host_address *address,
 					     struct virtio_device *d, struct error *e)
 {
 	struct host_endpoint *ep = NULL;
-	int connected;
 
 	if (virtio_device_queue_count(d) > VHOST_USER_RINGS_MAX) {
 		error_set(e, -EINVAL, "%u queues, vhost-user can have %u",
@@ -270,14 +162,10 @@ static struct host_endpoint *vhost_user_open(const struct host_address *address,
 		goto fail;
 	}
 	ep = endpoint_create(d, e);
-	if (!ep || endpoint_settle(ep, address, &connected, e))
+	if (!ep || host_entrance_open(&ep->entrance, address, e))
 		goto fail;
-	ep->watch.fd = ep->listener.fd;
 	endpoint_register(ep);
-	if (connected >= 0)
-		serve(ep, connected);
-	else
-		wait_for_front_end(ep);
+	host_entrance_begin(&ep->entrance);
 	return ep;
 fail:
 	if (ep)

@@ -6,59 +6,28 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/counter.h"
 #include "base/descriptor.h"
 #include "base/error.h"
+#include "host/host_journal.h"
 #include "host/vhost_user/vhost_user_request.h"
 #include "link/memory_map.h"
 #include "virtio/virtio_device.h"
 
-enum { LOG_LINES_PER_MINUTE = 60 };
+#define PATIENCE_NS (5 * UINT64_C(1000000000))
 
-#define NS_PER_S      UINT64_C(1000000000)
-#define LOG_PERIOD_NS (60 * NS_PER_S)
-#define PATIENCE_NS   (5 * NS_PER_S)
-
-/* ---- logging: a peer can cause these lines at will ---- */
-
-static bool may_log(struct vhost_user_connection *c)
-{
-	uint64_t now = reactor_now(c->control);
-
-	if (now - c->log_since_ns >= LOG_PERIOD_NS) {
-		c->log_since_ns = now;
-		c->log_limit.used = 0;
-	}
-	return log_limit_take(&c->log_limit, LOG_LINES_PER_MINUTE);
-}
-
-static const char *last_words(const struct vhost_user_connection *c)
-{
-	return c->log_limit.used == LOG_LINES_PER_MINUTE ? " (no more of this for a minute)" : "";
-}
+/* ---- logging ---- */
 
 void vhost_user_connection_warn(struct vhost_user_connection *c, const char *format, ...)
 {
-	char text[320];
-	va_list args;
+	va_list arguments;
 
-	if (!may_log(c))
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	log_warning("%s: vhost-user: %s%s", virtio_device_name(c->device), text, last_words(c));
-}
-
-static void tell(struct vhost_user_connection *c, const char *text)
-{
-	if (may_log(c))
-		log_info("%s: vhost-user: %s%s", virtio_device_name(c->device), text,
-			 last_words(c));
+	va_start(arguments, format);
+	host_journal_warn_arguments(c->journal, format, arguments);
+	va_end(arguments);
 }
 
 /* ---- the socket's watch ---- */
@@ -128,7 +97,7 @@ static void end_is_reached(struct vhost_user_connection *c)
 	vhost_user_socket_close(&c->socket);
 	c->state = VHOST_USER_CLOSED;
 	counter_add(&c->numbers->disconnects, 1);
-	tell(c, "front-end disconnected");
+	host_journal_tell(c->journal, "front-end disconnected");
 	c->ended(c->owner);
 }
 
@@ -420,6 +389,6 @@ int vhost_user_connection_open(struct vhost_user_connection *c, int fd)
 	}
 	c->state = VHOST_USER_READING;
 	counter_add(&c->numbers->connections, 1);
-	tell(c, "front-end connected");
+	host_journal_tell(c->journal, "front-end connected");
 	return 0;
 }

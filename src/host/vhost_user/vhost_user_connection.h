@@ -23,7 +23,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/log.h"
 #include "host/vhost_user/vhost_user_inflight.h"
 #include "host/vhost_user/vhost_user_log.h"
 #include "host/vhost_user/vhost_user_memory.h"
@@ -32,6 +31,7 @@
 #include "reactor/reactor.h"
 
 struct error;
+struct host_journal;
 struct virtio_device;
 struct vhost_user_connection;
 
@@ -54,6 +54,7 @@ struct vhost_user_connection {
 	struct virtio_device *device;		/* borrowed */
 	struct reactor *control;		/* borrowed */
 	struct vhost_user_numbers *numbers;	/* borrowed */
+	struct host_journal *journal;		/* borrowed */
 	void (*ended)(void *owner); /* last thing a connection does; may open it again */
 	void *owner;
 
@@ -64,8 +65,6 @@ struct vhost_user_connection {
 	bool watching;
 	struct reactor_timer patience;		/* with a front-end in the middle of a message */
 	bool is_patient;			/* the timer is set */
-	struct log_limit log_limit;
-	uint64_t log_since_ns;
 
 	struct reactor_task change;		/* the device's "done" */
 	vhost_user_step *after;

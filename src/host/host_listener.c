@@ -1,5 +1,5 @@
-/* vhost_user_listener.c - Unix sockets by path: to be found at one, and to find one. */
-#include "host/vhost_user/vhost_user_listener.h"
+/* host_listener.c - Unix sockets by path: to be found at one, and to find one. */
+#include "host/host_listener.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -83,7 +83,7 @@ static int bind_path(int fd, const struct sockaddr_un *a, struct error *e)
 }
 
 /* Remembers which file is ours. */
-static int note_path(struct vhost_user_listener *l, const char *path, struct error *e)
+static int note_path(struct host_listener *l, const char *path, struct error *e)
 {
 	struct stat st;
 
@@ -97,12 +97,12 @@ static int note_path(struct vhost_user_listener *l, const char *path, struct err
 	return 0;
 }
 
-int vhost_user_listener_open(struct vhost_user_listener *l, const char *path, struct error *e)
+int host_listener_open(struct host_listener *l, const char *path, struct error *e)
 {
 	struct sockaddr_un a;
 	int err;
 
-	*l = (struct vhost_user_listener){ .fd = -1 };
+	*l = (struct host_listener){ .fd = -1 };
 	err = make_address(&a, path, e);
 	if (err)
 		return err;
@@ -115,7 +115,7 @@ int vhost_user_listener_open(struct vhost_user_listener *l, const char *path, st
 	if (!err && listen(l->fd, BACKLOG))
 		err = error_set(e, -errno, "socket %s: listen: %s", path, strerror(errno));
 	if (err)
-		vhost_user_listener_close(l);
+		host_listener_close(l);
 	return err;
 }
 
@@ -134,12 +134,12 @@ static bool is_connected(int fd)
 	return !getpeername(fd, (struct sockaddr *)&peer, &n);
 }
 
-int vhost_user_listener_adopt(struct vhost_user_listener *l, int fd, struct error *e)
+int host_listener_adopt(struct host_listener *l, int fd, struct error *e)
 {
 	int domain, type, listens;
 	int err = get_option(fd, SO_DOMAIN, &domain);
 
-	*l = (struct vhost_user_listener){ .fd = -1 };
+	*l = (struct host_listener){ .fd = -1 };
 	if (!err)
 		err = get_option(fd, SO_TYPE, &type);
 	if (!err)
@@ -159,7 +159,7 @@ int vhost_user_listener_adopt(struct vhost_user_listener *l, int fd, struct erro
 	return 0;
 }
 
-static void remove_path(const struct vhost_user_listener *l)
+static void remove_path(const struct host_listener *l)
 {
 	struct stat st;
 
@@ -167,7 +167,7 @@ static void remove_path(const struct vhost_user_listener *l)
 		unlink(l->path);
 }
 
-void vhost_user_listener_close(struct vhost_user_listener *l)
+void host_listener_close(struct host_listener *l)
 {
 	if (l->path)
 		remove_path(l);
@@ -176,14 +176,14 @@ void vhost_user_listener_close(struct vhost_user_listener *l)
 	fd_close(&l->fd);
 }
 
-int vhost_user_listener_accept(struct vhost_user_listener *l)
+int host_listener_accept(struct host_listener *l)
 {
 	int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	return fd < 0 ? -errno : fd;
 }
 
-int vhost_user_connect(const char *path, struct error *e)
+int host_connect(const char *path, struct error *e)
 {
 	struct sockaddr_un a;
 	int err = make_address(&a, path, e);
