@@ -63,7 +63,8 @@ struct link_transfer {		/* embedded in its owner */
 	uint32_t part;		/* bytes of the part under way */
 	uint8_t write;
 	uint64_t due_ns;	/* on a modelled bus */
-	struct link_transfer *next;
+	struct link_transfer *next;	/* the provider's while the transfer is with it, as is task */
+	struct reactor_task task;
 };
 
 /* Reads or writes one contiguous range of the VM's memory: LINK_DONE, LINK_PENDING, or -EFAULT for
