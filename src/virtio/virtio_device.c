@@ -56,6 +56,7 @@ struct virtio_device *virtio_device_create(const struct virtio_device_type *type
 	d->state = state;
 	d->control = o->control;
 	d->queue_size = o->queue_size;
+	d->link_model = o->link_model;
 	d->config_task = (struct reactor_task){ .fn = config_task_run, .arg = d };
 	snprintf(d->name, sizeof(d->name), "%s", o->name);
 	if (queues_open(d, o, e)) {
