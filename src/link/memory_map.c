@@ -10,13 +10,16 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "link/guarded_mapping.h"
+#include "reactor/reactor.h"
 
 enum { ALIGNMENT = 64 }; /* bytes */
 
 /* One mmap, shared by every map that has the region. */
 struct region_mapping {
 	struct guarded_mapping guard;
-	unsigned references; /* atomic */
+	unsigned references;       /* atomic */
+	struct reactor *reactor;   /* borrowed: where done is posted at the end */
+	struct reactor_task *done; /* borrowed; NULL: nobody waits */
 };
 
 struct region {
@@ -53,12 +56,17 @@ static void region_hold(const struct region *r)
 		__atomic_fetch_add(&r->mapping->references, 1, __ATOMIC_RELAXED);
 }
 
+/* Whoever asked to be told wrote so while it held a reference: letting go of that published it. */
 static void region_release(struct region *r)
 {
-	if (!r->mapping || __atomic_sub_fetch(&r->mapping->references, 1, __ATOMIC_ACQ_REL))
+	struct region_mapping *m = r->mapping;
+
+	if (!m || __atomic_sub_fetch(&m->references, 1, __ATOMIC_ACQ_REL))
 		return;
-	guarded_mapping_close(&r->mapping->guard);
-	free(r->mapping);
+	guarded_mapping_close(&m->guard);
+	if (m->done)
+		reactor_post(m->reactor, m->done);
+	free(m);
 }
 
 struct memory_map *memory_map_create(struct error *e)
@@ -201,6 +209,30 @@ struct memory_map *memory_map_remove(const struct memory_map *old, uint64_t iova
 	return m;
 }
 
+/* The region that holds iova, or NULL.  Few regions: a walk beats a binary search. */
+static const struct region *find(const struct memory_map *m, uint64_t iova)
+{
+	for (unsigned i = 0; i < m->count; i++)
+		if (iova - m->regions[i].public.iova < m->regions[i].public.length)
+			return &m->regions[i];
+	return NULL;
+}
+
+void memory_map_on_release(struct memory_map *m, uint64_t iova, struct reactor *r,
+			   struct reactor_task *done)
+{
+	const struct region *region = find(m, iova);
+
+	assert(region && region->public.iova == iova);
+	if (!region->mapping) {
+		reactor_post(r, done);
+		return;
+	}
+	assert(!region->mapping->done);
+	region->mapping->reactor = r;
+	region->mapping->done = done;
+}
+
 struct memory_map *memory_map_hold(struct memory_map *m)
 {
 	__atomic_fetch_add(&m->references, 1, __ATOMIC_RELAXED);
@@ -233,15 +265,6 @@ void memory_map_region(const struct memory_map *m, unsigned index, struct memory
 {
 	assert(index < m->count);
 	*to = m->regions[index].public;
-}
-
-/* The region that holds iova, or NULL.  Few regions: a walk beats a binary search. */
-static const struct region *find(const struct memory_map *m, uint64_t iova)
-{
-	for (unsigned i = 0; i < m->count; i++)
-		if (iova - m->regions[i].public.iova < m->regions[i].public.length)
-			return &m->regions[i];
-	return NULL;
 }
 
 uint64_t memory_map_reach(const struct memory_map *m, uint64_t iova, uint64_t length,

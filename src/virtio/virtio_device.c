@@ -70,7 +70,7 @@ void virtio_device_free(struct virtio_device *d)
 {
 	if (!d)
 		return;
-	assert(!d->done);
+	assert(!d->changes[CHANGE_LIFE].done && !d->changes[CHANGE_MEMORY].done);
 	for (unsigned i = 0; i < d->queue_count; i++)
 		virtio_queue_close(&d->queues[i]);
 	memory_map_release(d->map);
@@ -233,31 +233,32 @@ void virtio_queue_set_inflight(struct virtio_device *d, unsigned index, void *re
 
 /* ---- changes that every queue acknowledges ---- */
 
-static void change_end(struct virtio_device *d)
+static void change_end(struct virtio_device *d, enum change_kind kind)
 {
-	struct reactor_task *done = d->done;
+	struct virtio_change change = d->changes[kind];
 
-	if (d->finish)
-		d->finish(d);
-	d->done = NULL;
-	d->finish = NULL;
-	reactor_defer(d->control, done);
+	if (change.finish)
+		change.finish(d);
+	d->changes[kind] = (struct virtio_change){ .done = NULL };
+	reactor_defer(d->control, change.done);
 }
 
-static void change_begin(struct virtio_device *d, struct reactor_task *done,
+static void change_begin(struct virtio_device *d, enum change_kind kind, struct reactor_task *done,
 			 void (*finish)(struct virtio_device *d))
 {
-	assert(!d->done); /* one at a time: the caller waits for done */
-	d->done = done;
-	d->finish = finish;
-	d->waiting = 0;
+	assert(!d->changes[kind].done); /* one at a time: the caller waits for done */
+	d->changes[kind] = (struct virtio_change){ .done = done, .finish = finish };
 }
 
-/* To a queue that is started, or to any. */
+static enum change_kind change_of(enum order_kind kind)
+{
+	return kind == ORDER_MEMORY ? CHANGE_MEMORY : CHANGE_LIFE;
+}
+
 static void change_send(struct virtio_queue *q, enum order_kind kind)
 {
-	q->device->waiting++;
-	virtio_queue_send(q, kind);
+	q->device->changes[change_of(kind)].waiting++;
+	virtio_queue_send(q, &q->orders[change_of(kind)], kind);
 }
 
 static void change_send_all(struct virtio_device *d, enum order_kind kind, bool only_started)
@@ -265,27 +266,27 @@ static void change_send_all(struct virtio_device *d, enum order_kind kind, bool 
 	for (unsigned i = 0; i < d->queue_count; i++)
 		if (d->queues[i].is_started || !only_started)
 			change_send(&d->queues[i], kind);
-	if (!d->waiting)
-		change_end(d);
+	if (!d->changes[change_of(kind)].waiting)
+		change_end(d, change_of(kind));
 }
 
-static void start_is_back(struct virtio_queue *q)
+static void start_is_back(struct virtio_queue *q, const struct virtio_order *o)
 {
-	q->is_started = !q->order.status;
-	*q->start_status = q->order.status;
+	q->is_started = !o->status;
+	*q->start_status = o->status;
 }
 
 void virtio_order_back(void *arg)
 {
-	struct virtio_queue *q = arg;
-	struct virtio_device *d = q->device;
+	struct virtio_order *o = arg;
+	struct virtio_device *d = o->queue->device;
 
-	if (q->order.kind == ORDER_START)
-		start_is_back(q);
-	else if (q->order.kind == ORDER_STOP || q->order.kind == ORDER_RESET)
-		q->is_started = false;
-	if (!--d->waiting)
-		change_end(d);
+	if (o->kind == ORDER_START)
+		start_is_back(o->queue, o);
+	else if (o->kind == ORDER_STOP || o->kind == ORDER_RESET)
+		o->queue->is_started = false;
+	if (!--d->changes[change_of(o->kind)].waiting)
+		change_end(d, change_of(o->kind));
 }
 
 void virtio_queue_start(struct virtio_device *d, unsigned index, int *status,
@@ -295,7 +296,7 @@ void virtio_queue_start(struct virtio_device *d, unsigned index, int *status,
 
 	assert(!q->is_started);
 	q->start_status = status;
-	change_begin(d, done, NULL);
+	change_begin(d, CHANGE_LIFE, done, NULL);
 	change_send(q, ORDER_START);
 }
 
@@ -303,11 +304,11 @@ void virtio_queue_stop(struct virtio_device *d, unsigned index, struct reactor_t
 {
 	struct virtio_queue *q = queue_of(d, index);
 
-	change_begin(d, done, NULL);
+	change_begin(d, CHANGE_LIFE, done, NULL);
 	if (q->is_started)
 		change_send(q, ORDER_STOP);
 	else
-		change_end(d);
+		change_end(d, CHANGE_LIFE);
 }
 
 static void reset_finish(struct virtio_device *d)
@@ -325,7 +326,7 @@ static void reset_finish(struct virtio_device *d)
 /* To all queues: behind the order in the mailbox nothing older is left. */
 void virtio_device_reset(struct virtio_device *d, struct reactor_task *done)
 {
-	change_begin(d, done, reset_finish);
+	change_begin(d, CHANGE_LIFE, done, reset_finish);
 	change_send_all(d, ORDER_RESET, false);
 }
 
@@ -349,19 +350,21 @@ static struct memory_map *adopt_map(struct virtio_device *d, struct memory_map *
 	return modelled;
 }
 
+/* To all queues: one whose start is under way may have been sent the old map.  Orders arrive as
+ * they were sent, so behind this one nobody takes it up any more. */
 void virtio_device_set_memory(struct virtio_device *d, struct memory_map *m,
 			      struct reactor_task *done)
 {
-	change_begin(d, done, memory_finish);
+	change_begin(d, CHANGE_MEMORY, done, memory_finish);
 	d->old_map = d->map;
 	d->map = adopt_map(d, m);
-	change_send_all(d, ORDER_MEMORY, true);
+	change_send_all(d, ORDER_MEMORY, false);
 }
 
 void virtio_device_set_dirty_log(struct virtio_device *d, struct dirty_log *log,
 				 struct reactor_task *done)
 {
-	change_begin(d, done, NULL);
+	change_begin(d, CHANGE_LIFE, done, NULL);
 	d->log = log;
 	change_send_all(d, ORDER_LOG, true);
 }

@@ -2,7 +2,8 @@
  *
  * All functions run on the control reactor.  Those with a "done" change what queue reactors see;
  * done runs on the control reactor once every queue has acknowledged, never before the call
- * returns.  At most one such change is under way per device: the caller waits for done.
+ * returns.  The caller waits for done: at most one change of memory is under way per device, and
+ * beside it at most one other (start, stop, reset, log).
  *
  * A device outlives its transport's connections.  Addresses are I/O virtual addresses (iova), as
  * the driver writes them into descriptors; a transport with other addresses translates first.
@@ -114,8 +115,9 @@ bool virtio_queue_is_started(const struct virtio_device *d, unsigned index);
 /* Stops every queue and forgets features, status, queue set-up and eventfds; memory stays. */
 void virtio_device_reset(struct virtio_device *d, struct reactor_task *done);
 
-/* The device holds the map it is given.  done: no request uses the old map any more.  NULL: none.
- */
+/* The device holds the map it is given; NULL: none, started queues break.  done: every queue has
+ * gone over to it, nothing new begins with the old one.  That never waits for a request: those
+ * under way keep the old map, and memory_map_on_release() tells when the last has let go. */
 void virtio_device_set_memory(struct virtio_device *d, struct memory_map *m,
 			      struct reactor_task *done);
 

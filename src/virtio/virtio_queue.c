@@ -98,9 +98,9 @@ void virtio_queue_return(struct virtio_queue *q, struct virtqueue_chain *c, uint
 
 /* ---- stop ---- */
 
-static void send_back(struct virtio_queue *q)
+static void send_back(struct virtio_queue *q, enum change_kind kind)
 {
-	reactor_post(q->device->control, &q->order.back);
+	reactor_post(q->device->control, &q->orders[kind].back);
 }
 
 /* Nothing in flight, nothing on its way: the stop is acknowledged. */
@@ -115,7 +115,7 @@ static void stop_if_settled(struct virtio_queue *q)
 	virtqueue_position(q->ring, &q->position.available_index, &q->position.used_index);
 	virtqueue_stop(q->ring);
 	q->started = q->stopping = false;
-	send_back(q);
+	send_back(q, CHANGE_LIFE);
 }
 
 static void flush_run(void *arg)
@@ -136,7 +136,7 @@ static void queue_rest_for_good(struct virtio_queue *q)
 static void stop(struct virtio_queue *q)
 {
 	if (!q->started) {
-		send_back(q);
+		send_back(q, CHANGE_LIFE);
 		return;
 	}
 	queue_rest_for_good(q);
@@ -340,9 +340,9 @@ static int ring_start(struct virtio_queue *q, struct error *e)
 		.inflight_bytes = q->inflight_bytes,
 	};
 
-	if (!q->order.map)
+	if (!q->orders[CHANGE_LIFE].map)
 		return error_set(e, -EFAULT, "no memory has been shared");
-	return virtqueue_start(q->ring, q->reactor, &setup, q->order.map, e);
+	return virtqueue_start(q->ring, q->reactor, &setup, q->orders[CHANGE_LIFE].map, e);
 }
 
 static int start(struct virtio_queue *q, struct error *e)
@@ -357,7 +357,7 @@ static int start(struct virtio_queue *q, struct error *e)
 		virtqueue_stop(q->ring);
 		return err;
 	}
-	virtqueue_set_log(q->ring, q->order.log);
+	virtqueue_set_log(q->ring, q->orders[CHANGE_LIFE].log);
 	q->started = q->kicked = true;
 	q->ready = false;
 	reactor_poller_add(q->reactor, &q->poller);
@@ -371,10 +371,10 @@ static void start_order(struct virtio_queue *q)
 {
 	struct error e = { 0 };
 
-	q->order.status = start(q, &e);
-	if (q->order.status)
+	q->orders[CHANGE_LIFE].status = start(q, &e);
+	if (q->orders[CHANGE_LIFE].status)
 		log_error("%s: queue %u: %s", q->device->name, q->index, e.text);
-	send_back(q);
+	send_back(q, CHANGE_LIFE);
 }
 
 /* The mailbox may hold a descriptor that nobody will want any more. */
@@ -385,68 +385,69 @@ static void reset_order(struct virtio_queue *q)
 	stop(q);
 }
 
-static void memory_released(void *arg)
-{
-	send_back(arg);
-}
-
-/* Without a new map there is nothing to go over to: what is in flight keeps the old one. */
+/* What lies in memory of another kind now has to be looked for in another way. */
 static void map_order(struct virtio_queue *q)
 {
-	if (q->started && q->order.map) {
-		if (virtqueue_set_memory(q->ring, q->order.map, memory_released))
+	if (q->started) {
+		if (virtqueue_set_memory(q->ring, q->orders[CHANGE_MEMORY].map))
 			virtio_queue_break(q, virtqueue_reason(q->ring));
-		return;
+		q->kicked = true;
+		if (!q->stopping)
+			reactor_poller_wake(&q->poller);
+		reactor_defer(q->reactor, &q->flush);
 	}
-	if (q->started)
-		virtio_queue_break(q, "the guest's memory was taken away");
-	send_back(q);
+	send_back(q, CHANGE_MEMORY);
 }
 
 static void log_order(struct virtio_queue *q)
 {
 	if (q->started)
-		virtqueue_set_log(q->ring, q->order.log);
-	send_back(q);
+		virtqueue_set_log(q->ring, q->orders[CHANGE_LIFE].log);
+	send_back(q, CHANGE_LIFE);
 }
 
 static void order_run(void *arg)
 {
-	struct virtio_queue *q = arg;
+	struct virtio_order *o = arg;
 
-	switch (q->order.kind) {
+	switch (o->kind) {
 	case ORDER_START:
-		start_order(q);
+		start_order(o->queue);
 		break;
 	case ORDER_STOP:
-		stop(q);
+		stop(o->queue);
 		break;
 	case ORDER_RESET:
-		reset_order(q);
+		reset_order(o->queue);
 		break;
 	case ORDER_MEMORY:
-		map_order(q);
+		map_order(o->queue);
 		break;
 	case ORDER_LOG:
-		log_order(q);
+		log_order(o->queue);
 		break;
 	}
 }
 
 /* ---- for virtio_device.c ---- */
 
-void virtio_queue_send(struct virtio_queue *q, enum order_kind kind)
+void virtio_queue_send(struct virtio_queue *q, struct virtio_order *o, enum order_kind kind)
 {
-	q->order.kind = kind;
-	q->order.map = q->device->map;
-	q->order.log = q->device->log;
-	reactor_post(q->reactor, &q->order.there);
+	o->kind = kind;
+	o->map = q->device->map;
+	o->log = q->device->log;
+	reactor_post(q->reactor, &o->there);
 }
 
 static void tasks_lay_out(struct virtio_queue *q)
 {
-	q->order.there = (struct reactor_task){ .fn = order_run, .arg = q };
-	q->order.back = (struct reactor_task){ .fn = virtio_order_back, .arg = q };
+	for (unsigned i = 0; i < CHANGES; i++) {
+		struct virtio_order *o = &q->orders[i];
+
+		o->queue = q;
+		o->there = (struct reactor_task){ .fn = order_run, .arg = o };
+		o->back = (struct reactor_task){ .fn = virtio_order_back, .arg = o };
+	}
 	q->settings = (struct reactor_task){ .fn = settings_run, .arg = q };
 	q->flush = (struct reactor_task){ .fn = flush_run, .arg = q };
 	q->broken = (struct reactor_task){ .fn = virtio_queue_broke, .arg = q };

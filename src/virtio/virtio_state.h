@@ -2,8 +2,9 @@
  *
  * Two threads.  The control reactor owns struct virtio_device and the control part of each queue;
  * each queue's worker owns the rest of it.  They meet in two ways only: an order (start, stop, new
- * memory, new log) travels to the worker and comes back, one at a time per device; settings
- * (eventfds, enable) are put into mailboxes where the latest one wins, and the worker is told.
+ * memory, new log) travels to the worker and comes back, one at a time per device and kind of
+ * change; settings (eventfds, enable) are put into mailboxes where the latest one wins, and the
+ * worker is told.
  */
 #ifndef VIRTIO_VIRTIO_STATE_H
 #define VIRTIO_VIRTIO_STATE_H
@@ -23,7 +24,12 @@ enum { MAILBOX_EMPTY = -2 };	/* -1 means "no descriptor", a message too */
 
 enum order_kind { ORDER_START, ORDER_STOP, ORDER_RESET, ORDER_MEMORY, ORDER_LOG };
 
+/* Which changes exclude each other: a stop may take as long as its requests, memory must not wait
+ * for it. */
+enum change_kind { CHANGE_LIFE, CHANGE_MEMORY, CHANGES };
+
 struct virtio_order {
+	struct virtio_queue *queue;
 	enum order_kind kind;
 	struct reactor_task there, back;
 	struct memory_map *map;		/* MEMORY, START: borrowed, the device holds it */
@@ -45,7 +51,7 @@ struct virtio_queue {
 	bool is_started;
 	struct virtio_queue_position position;
 	int *start_status;			/* the caller's; borrowed until done */
-	struct virtio_order order;
+	struct virtio_order orders[CHANGES];
 
 	/* Mailboxes. */
 	atomic_int eventfd_box[EVENTFD_KINDS];
@@ -86,10 +92,11 @@ struct virtio_device {
 	void *config_changed_arg;
 	struct reactor_task config_task;
 
-	/* The change under way. */
-	struct reactor_task *done;
-	unsigned waiting;
-	void (*finish)(struct virtio_device *d);	/* NULL: nothing but done */
+	struct virtio_change {			/* under way */
+		struct reactor_task *done;	/* NULL: none is */
+		unsigned waiting;		/* orders that have not come back */
+		void (*finish)(struct virtio_device *d);	/* NULL: nothing but done */
+	} changes[CHANGES];
 
 	struct log_limit log_limit;
 	struct virtio_queue queues[];
@@ -99,9 +106,9 @@ struct virtio_device {
 int virtio_queue_open(struct virtio_device *d, unsigned index, struct reactor *worker,
 		      struct error *e);
 void virtio_queue_close(struct virtio_queue *q);
-void virtio_queue_send(struct virtio_queue *q, enum order_kind kind);
+void virtio_queue_send(struct virtio_queue *q, struct virtio_order *o, enum order_kind kind);
 
-/* virtio_device.c: an order has come back (control). */
+/* virtio_device.c: the order arg has come back (control). */
 void virtio_order_back(void *arg);
 /* A queue has met its end (control). */
 void virtio_queue_broke(void *arg);

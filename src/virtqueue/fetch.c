@@ -589,6 +589,17 @@ bool fetch_is_busy(const struct virtqueue *q)
 	return q->remote && (q->remote->transfers || q->remote->sync != SYNC_IDLE);
 }
 
+bool fetch_is_syncing(const struct virtqueue *q)
+{
+	return q->remote && q->remote->sync != SYNC_IDLE;
+}
+
+void fetch_look_again(struct virtqueue *q)
+{
+	if (q->remote)
+		q->remote->asked = false;
+}
+
 static void drop_chains(struct virtqueue *q)
 {
 	struct remote_queue *r = q->remote;

@@ -29,11 +29,11 @@ enum {
 	CHAIN_REMOTE = 1,	/* an answer: some of the chain's memory is not mapped */
 };
 
-/* Memory as it was when a request began.  At most two are in use: the present and the last. */
+/* Memory as it was when a request began.  One per map that is still in use: the present one, and
+ * those that chains or transfers still stand on; the last of them lets go of the map. */
 struct map_epoch {
-	struct memory_map *map;		/* held while users > 0 or present */
+	struct memory_map *map;		/* held; NULL: nothing can be reached */
 	unsigned users;			/* chains out and transfers under way */
-	void (*released)(void *arg);	/* NULL: nobody waits */
 };
 
 struct remote_chain;
@@ -81,7 +81,7 @@ struct virtqueue {
 	uint16_t published_index;	/* what the driver sees */
 	bool event_index, indirect, listening, started;
 	int interrupt;			/* borrowed; -1: none */
-	struct map_epoch *epoch;	/* the present one */
+	struct map_epoch *epoch;	/* owned: the present one; &nowhere: none */
 	struct chain_slot *slots;	/* owned, size_max */
 	uint16_t *heads;		/* owned, size_max: shadow of the available ring */
 	struct dirty_log *log;		/* borrowed; NULL: off */
@@ -90,7 +90,8 @@ struct virtqueue {
 	struct virtqueue_numbers numbers;
 
 	/* Rarely touched. */
-	struct map_epoch epochs[2];
+	struct map_epoch nowhere;	/* never has users */
+	unsigned old_epochs;		/* that still have users */
 	struct virtqueue_options options;
 	struct virtqueue_setup setup;
 	char name[64];
@@ -162,6 +163,8 @@ void inflight_publish(struct virtqueue *q);
 int fetch_sync(struct virtqueue *q);
 int fetch_pop(struct virtqueue *q, struct virtqueue_chain **c);
 bool fetch_is_busy(const struct virtqueue *q);	/* something is on its way */
+bool fetch_is_syncing(const struct virtqueue *q);	/* the available ring is */
+void fetch_look_again(struct virtqueue *q);	/* the memory has changed: ask the driver again */
 bool fetch_has_chains(const struct virtqueue *q);	/* not popped yet, here or on their way */
 /* Mapped ring, remote payload.  again: left by a former process. */
 int fetch_chain(struct virtqueue *q, unsigned head, bool again);

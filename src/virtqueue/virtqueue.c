@@ -31,21 +31,41 @@ static const struct counter_field fields[] = {
 
 /* ---- memory maps ---- */
 
-static void epoch_release(struct virtqueue *q, struct map_epoch *epoch)
+static struct map_epoch *epoch_create(struct memory_map *map)
 {
-	void (*released)(void *) = epoch->released;
+	struct map_epoch *epoch = calloc(1, sizeof(*epoch));
 
+	if (epoch)
+		epoch->map = memory_map_hold(map);
+	return epoch;
+}
+
+static void epoch_free(struct map_epoch *epoch)
+{
 	memory_map_release(epoch->map);
-	epoch->map = NULL;
-	epoch->released = NULL;
-	if (released)
-		released(q->options.arg);
+	free(epoch);
 }
 
 void epoch_put(struct virtqueue *q, struct map_epoch *epoch)
 {
-	if (unlikely(!--epoch->users && epoch != q->epoch))
-		epoch_release(q, epoch);
+	if (likely(--epoch->users || epoch == q->epoch))
+		return;
+	q->old_epochs--;
+	epoch_free(epoch);
+}
+
+/* The present epoch ends: freed at once, or by its last user. */
+static void epoch_replace(struct virtqueue *q, struct map_epoch *by)
+{
+	struct map_epoch *old = q->epoch;
+
+	q->epoch = by;
+	if (old == &q->nowhere)
+		return;
+	if (old->users)
+		q->old_epochs++;
+	else
+		epoch_free(old);
 }
 
 /* ---- slots ---- */
@@ -125,25 +145,42 @@ bool slot_append(struct virtqueue *q, struct chain_slot *s, void *host, uint64_t
 
 /* ---- changes of memory ---- */
 
-int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map, void (*released)(void *arg))
+/* Whatever kind the ring is of next, nothing is half done in the mapped one.  Put elements are
+ * published, for their shadow was the ring itself.  Heads that were only copied are read again:
+ * nothing has been decided by them.  A ring that is not polled any more wants notifications. */
+static void settle_mapped_ring(struct virtqueue *q)
 {
-	struct map_epoch *old = q->epoch;
-	struct map_epoch *new = &q->epochs[old == &q->epochs[0]];
-	bool was_remote = virtqueue_is_remote(q);
+	if (virtqueue_is_remote(q) || q->reason)
+		return;
+	virtqueue_flush(q);
+	split_ring_listen(q);
+	q->seen_index = q->fetched_index;
+}
 
-	assert(!new->map); /* one change at a time */
-	new->map = memory_map_hold(map);
-	q->epoch = new;
-	old->released = released;
-	if (!old->users)
-		epoch_release(q, old);
-	if (split_ring_locate(q, map) || virtqueue_is_remote(q) != was_remote) {
-		q->descriptors = NULL;
-		q->available = NULL;
-		q->used = NULL;
-		virtqueue_break(q, "a ring does not lie in the new memory map as it did");
-		return -EFAULT;
-	}
+static int without_memory(struct virtqueue *q, const char *reason, int err)
+{
+	epoch_replace(q, &q->nowhere);
+	q->descriptors = NULL;
+	q->available = NULL;
+	q->used = NULL;
+	virtqueue_break(q, reason);
+	return err;
+}
+
+int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map)
+{
+	struct map_epoch *new;
+
+	if (!map)
+		return without_memory(q, "the guest's memory was taken away", -EFAULT);
+	new = epoch_create(map);
+	if (!new)
+		return without_memory(q, "out of memory for a new memory map", -ENOMEM);
+	settle_mapped_ring(q);
+	epoch_replace(q, new);
+	if (split_ring_locate(q, map))
+		return without_memory(q, "a ring does not lie in the new memory map", -EFAULT);
+	fetch_look_again(q);
 	return 0;
 }
 
@@ -199,7 +236,7 @@ struct virtqueue *virtqueue_create(const struct virtqueue_options *options, stru
 		goto no_memory;
 	q->options = *options;
 	q->interrupt = -1;
-	q->epoch = &q->epochs[0];
+	q->epoch = &q->nowhere;
 	snprintf(q->name, sizeof(q->name), "%s", options->name);
 	if (allocate(q)) {
 		deallocate(q);
@@ -282,6 +319,7 @@ int virtqueue_start(struct virtqueue *q, struct reactor *r, const struct virtque
 		    struct memory_map *map, struct error *e)
 {
 	int err = check_setup(q, setup, e);
+	struct map_epoch *epoch;
 
 	assert(!q->started);
 	if (err)
@@ -293,10 +331,15 @@ int virtqueue_start(struct virtqueue *q, struct reactor *r, const struct virtque
 				 (unsigned long long)setup->descriptor_iova,
 				 (unsigned long long)setup->driver_iova,
 				 (unsigned long long)setup->device_iova);
+	epoch = epoch_create(map);
+	if (!epoch)
+		return error_set(e, -ENOMEM, "out of memory");
 	err = take_over(q, e);
-	if (err)
+	if (err) {
+		epoch_free(epoch);
 		return err;
-	q->epoch->map = memory_map_hold(map);
+	}
+	epoch_replace(q, epoch);
 	q->started = true;
 	q->listening = true;
 	return 0;
@@ -306,11 +349,8 @@ void virtqueue_stop(struct virtqueue *q)
 {
 	assert(q->started);
 	fetch_forget(q);
-	for (unsigned i = 0; i < 2; i++) {
-		assert(!q->epochs[i].users);
-		if (q->epochs[i].map)
-			epoch_release(q, &q->epochs[i]);
-	}
+	assert(!q->epoch->users && !q->old_epochs);
+	epoch_replace(q, &q->nowhere);
 	q->inflight = NULL;
 	q->started = false;
 }
@@ -375,7 +415,7 @@ int virtqueue_sync(struct virtqueue *q)
 		return -EPROTO;
 	if (unlikely(memory_is_lost(q)))
 		return virtqueue_break(q, "a file behind the guest's memory has shrunk");
-	if (unlikely(virtqueue_is_remote(q)))
+	if (unlikely(virtqueue_is_remote(q) || fetch_is_syncing(q)))
 		return fetch_sync(q);
 	err = split_ring_sync(q);
 	if (unlikely(err))

@@ -74,9 +74,10 @@ void virtqueue_position(const struct virtqueue *q, uint16_t *available, uint16_t
 /* Nothing is under way over a remote link and nothing waits to be published. */
 bool virtqueue_is_settled(const struct virtqueue *q);
 
-/* Requests begun with the old map keep it: *released runs (once, later or at once) when the last of
- * them is gone.  -EFAULT when a ring does not lie in the new map: the queue is broken. */
-int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map, void (*released)(void *arg));
+/* From now on nothing begins with the old map; requests begun with it keep it.  A ring may lie in
+ * memory of the other kind now (mapped, remote): requests go on.  NULL: no memory.  0; -EFAULT when
+ * a ring does not lie in the new map, -ENOMEM: the queue is broken. */
+int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map);
 void virtqueue_set_log(struct virtqueue *q, struct dirty_log *log);	/* NULL: off */
 void virtqueue_set_interrupt(struct virtqueue *q, int fd); /* borrowed eventfd; -1: none */
 

@@ -15,6 +15,8 @@
 #include "link/dirty_log.h"
 #include "link/guarded_mapping.h"
 #include "link/memory_map.h"
+#include "reactor/reactor.h"
+#include "reactor/reactor_virtual.h"
 
 static int memory_file(size_t bytes)
 {
@@ -103,6 +105,45 @@ static void an_old_map_stays_valid(void **state)
 	close(fd);
 }
 
+static void note(void *arg)
+{
+	++*(unsigned *)arg;
+}
+
+static void settle(struct reactor_world *w)
+{
+	for (unsigned i = 0; i < 100 && reactor_world_step(w); i++)
+		;
+}
+
+/* The last map with the mapping tells, not the one that was asked; a remote region tells soon. */
+static void the_end_of_a_mapping_is_told(void **state)
+{
+	struct reactor_world *world = reactor_world_create(1);
+	struct reactor *reactor = reactor_virtual_create(world, "control");
+	int fd = memory_file(0x1000);
+	struct memory_map *old = memory_map_create(NULL), *new;
+	unsigned mapped = 0, remote = 0;
+	struct reactor_task tasks[] = { { .fn = note, .arg = &mapped },
+					{ .fn = note, .arg = &remote } };
+
+	old = extended(old, 0x1000, 0x1000, fd, 0, MEMORY_READ);
+	old = extended(old, 0x8000, 0x1000, -1, 0, MEMORY_READ);
+	new = memory_map_remove(old, 0x8000, 0x1000, NULL);
+	memory_map_on_release(old, 0x1000, reactor, &tasks[0]);
+	memory_map_on_release(old, 0x8000, reactor, &tasks[1]);
+	memory_map_release(old);
+	settle(world);
+	assert_int_equal(mapped, 0);
+	assert_int_equal(remote, 1);
+	memory_map_release(new);
+	settle(world);
+	assert_int_equal(mapped, 1);
+	reactor_free(reactor);
+	reactor_world_free(world);
+	close(fd);
+}
+
 /* An unmap may cover more than one region, and must name whole ones. */
 static void removal_takes_every_region_inside(void **state)
 {
@@ -168,6 +209,7 @@ int main(void)
 		cmocka_unit_test(regions_are_found_up_to_their_last_byte),
 		cmocka_unit_test(bad_regions_are_refused),
 		cmocka_unit_test(an_old_map_stays_valid),
+		cmocka_unit_test(the_end_of_a_mapping_is_told),
 		cmocka_unit_test(removal_takes_every_region_inside),
 		cmocka_unit_test(a_shrunk_file_reads_as_zeroes),
 		cmocka_unit_test(exactly_the_touched_pages_are_marked),

@@ -17,6 +17,8 @@
 #include "base/error.h"
 #include "link/dirty_log.h"
 #include "link/memory_map.h"
+#include "reactor/reactor.h"
+#include "reactor/reactor_virtual.h"
 #include "virtqueue/virtqueue.h"
 
 enum {
@@ -443,33 +445,63 @@ static void pages_are_marked_that_were_written(void **state)
 	close(fd);
 }
 
-static unsigned released;
-
 static void count_release(void *arg)
 {
-	released++;
+	++*(unsigned *)arg;
 }
 
-static void an_old_map_is_kept_while_a_request_uses_it(void **state)
+/* A map of the same memory, mapped once more. */
+static struct memory_map *mapped_again(const struct fixture *f)
 {
-	struct virtqueue_chain *c;
-	struct memory_map *same;
-	struct memory_region r = { BASE * 4, 0x1000, -1, 0, MEMORY_READ };
+	const struct memory_region all = { BASE, RAM, f->fd, 0, MEMORY_READ | MEMORY_WRITE };
+	struct memory_map *none = memory_map_create(NULL);
+	struct memory_map *map = memory_map_add(none, &all, NULL);
+
+	assert_non_null(map);
+	memory_map_release(none);
+	return map;
+}
+
+static void settle(struct reactor_world *w)
+{
+	for (unsigned i = 0; i < 100 && reactor_world_step(w); i++)
+		;
+}
+
+/* Each of three requests keeps the mapping that it began with, however often the map changes. */
+static void old_maps_are_kept_while_requests_use_them(void **state)
+{
+	enum { MAPS = 3 };
+	struct virtqueue_chain *c[MAPS];
+	struct reactor_world *world = reactor_world_create(1);
+	struct reactor *reactor = reactor_virtual_create(world, "control");
+	struct reactor_task tasks[MAPS];
+	unsigned released[MAPS] = { 0 };
 	struct fixture f;
 
 	begin(&f, 0);
-	put_read(f.descriptors, 0);
-	publish(&f, 0);
-	c = pop(&f);
-	released = 0;
-	same = memory_map_add(f.map, &r, NULL);
-	assert_int_equal(virtqueue_set_memory(f.q, same, count_release), 0);
-	assert_int_equal(released, 0);
-	virtqueue_push(f.q, c, 0, 0);
-	assert_int_equal(released, 1);
+	for (unsigned i = 0; i < MAPS; i++) {
+		f.descriptors[i] = descriptor(DATA, 16, 0, 0);
+		publish(&f, i);
+		c[i] = pop(&f);
+		tasks[i] = (struct reactor_task){ .fn = count_release, .arg = &released[i] };
+		memory_map_on_release(f.map, BASE, reactor, &tasks[i]);
+		memory_map_release(f.map);
+		f.map = mapped_again(&f);
+		assert_int_equal(virtqueue_set_memory(f.q, f.map), 0);
+	}
+	for (unsigned i = MAPS; i--;) {
+		settle(world);
+		assert_int_equal(released[i], 0);
+		virtqueue_push(f.q, c[i], 0, 0);
+		settle(world);
+		assert_int_equal(released[i], 1);
+	}
 	virtqueue_flush(f.q);
-	memory_map_release(same);
+	assert_int_equal(f.used->idx, MAPS);
 	end(&f);
+	reactor_free(reactor);
+	reactor_world_free(world);
 }
 
 /* The guest's memory in two regions that meet at `border`, as a VMM with two memory back-ends has.
@@ -498,7 +530,7 @@ static void a_table_may_lie_across_regions(void **state)
 
 	begin(&f, 1ull << VIRTIO_RING_F_INDIRECT_DESC);
 	map = divided(&f, TABLE + 64);
-	assert_int_equal(virtqueue_set_memory(f.q, map, NULL), 0);
+	assert_int_equal(virtqueue_set_memory(f.q, map), 0);
 	put_read((struct vring_desc *)(void *)(f.ram + TABLE + 24), 0);
 	f.descriptors[0] = descriptor(TABLE + 24, 48, VRING_DESC_F_INDIRECT, 0);
 	publish(&f, 0);
@@ -522,7 +554,7 @@ static void lost_rings_take_what_is_returned(struct fixture *f, struct memory_ma
 	put_read(f->descriptors, 0);
 	publish(f, 0);
 	c = pop(f);
-	assert_int_equal(virtqueue_set_memory(f->q, map, NULL), -EFAULT);
+	assert_int_equal(virtqueue_set_memory(f->q, map), -EFAULT);
 	assert_non_null(virtqueue_reason(f->q));
 	virtqueue_push(f->q, c, 0, 0);
 	virtqueue_flush(f->q);
@@ -557,7 +589,7 @@ int main(void)
 		cmocka_unit_test(flags_suppress_in_both_directions),
 		cmocka_unit_test(taken_requests_come_back_to_the_next_process),
 		cmocka_unit_test(pages_are_marked_that_were_written),
-		cmocka_unit_test(an_old_map_is_kept_while_a_request_uses_it),
+		cmocka_unit_test(old_maps_are_kept_while_requests_use_them),
 		cmocka_unit_test(a_table_may_lie_across_regions),
 		cmocka_unit_test(rings_may_be_taken_away),
 	};

@@ -130,17 +130,59 @@ uint64_t vhost_user_memory_end(const struct vhost_user_memory *t)
 
 /* ---- requests ---- */
 
-static void memory_is_set(struct vhost_user_connection *c)
+static void memory_step(struct vhost_user_connection *c)
 {
-	vhost_user_connection_finish(c, 0, NULL);
+	if (!--c->memory.waiting)
+		vhost_user_connection_finish(c, 0, NULL);
 }
 
-/* The answer waits until no request uses the old map: the front-end may unmap it then. */
+static void region_is_released(void *arg)
+{
+	memory_step(arg);
+}
+
+/* The answer waits until nothing of ours reaches into the regions that were taken away, for the
+ * front-end may unmap them then: all of old's [iova, iova + length). */
+static void wait_for_release(struct vhost_user_connection *c, struct memory_map *old, uint64_t iova,
+			     uint64_t length)
+{
+	struct vhost_user_memory *t = &c->memory;
+	unsigned used = 0;
+
+	for (unsigned i = 0; i < memory_map_count(old); i++) {
+		struct memory_region r;
+
+		memory_map_region(old, i, &r);
+		if (r.iova < iova || !range_fits(r.iova - iova, r.length, length))
+			continue;
+		t->released[used] = (struct reactor_task){ .fn = region_is_released, .arg = c };
+		memory_map_on_release(old, r.iova, c->control, &t->released[used++]);
+	}
+	t->waiting += used;
+}
+
+/* The queues use the new map from now on. */
 static int give_memory(struct vhost_user_connection *c)
 {
+	c->memory.waiting++;
 	virtio_device_set_memory(c->device, c->memory.map,
-				 vhost_user_connection_change(c, memory_is_set));
+				 vhost_user_connection_change(c, memory_step));
 	return VHOST_USER_LATER;
+}
+
+static struct memory_map *hold_present(const struct vhost_user_connection *c)
+{
+	return c->memory.map ? memory_map_hold(c->memory.map) : NULL;
+}
+
+/* After a change that went well (err is 0), or not.  old: what hold_present() said before. */
+static int end_change(struct vhost_user_connection *c, struct memory_map *old, uint64_t iova,
+		      uint64_t length, int err)
+{
+	if (!err && old)
+		wait_for_release(c, old, iova, length);
+	memory_map_release(old);
+	return err ? err : give_memory(c);
 }
 
 /* Refused before anything changes. */
@@ -154,13 +196,16 @@ int vhost_user_set_mem_table(struct vhost_user_connection *c, struct vhost_user_
 			     struct error *e)
 {
 	const struct vhost_user_memory_table *table = &m->payload.table;
+	struct memory_map *old;
 	int err = 0;
 
 	for (unsigned i = 0; !err && i < table->count; i++)
 		err = check_log(c, &table->regions[i], e);
-	if (!err)
-		err = vhost_user_memory_replace(&c->memory, table, m->fds, e);
-	return err ? err : give_memory(c);
+	if (err)
+		return err;
+	old = hold_present(c);
+	err = vhost_user_memory_replace(&c->memory, table, m->fds, e);
+	return end_change(c, old, 0, UINT64_MAX, err);
 }
 
 int vhost_user_add_mem_reg(struct vhost_user_connection *c, struct vhost_user_message *m,
@@ -177,9 +222,11 @@ int vhost_user_add_mem_reg(struct vhost_user_connection *c, struct vhost_user_me
 int vhost_user_rem_mem_reg(struct vhost_user_connection *c, struct vhost_user_message *m,
 			   struct error *e)
 {
-	int err = vhost_user_memory_remove(&c->memory, &m->payload.single.region, e);
+	const struct vhost_user_region *region = &m->payload.single.region;
+	struct memory_map *old = hold_present(c);
+	int err = vhost_user_memory_remove(&c->memory, region, e);
 
-	return err ? err : give_memory(c);
+	return end_change(c, old, region->guest_address, region->size, err);
 }
 
 int vhost_user_get_max_mem_slots(struct vhost_user_connection *c, struct vhost_user_message *m,

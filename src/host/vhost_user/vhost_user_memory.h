@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "host/vhost_user/vhost_user_message.h"
+#include "reactor/reactor.h"
 
 struct error;
 struct memory_map;
@@ -21,6 +22,11 @@ struct vhost_user_memory {
 	struct memory_map *map;		/* held; NULL: no table has come */
 	unsigned count;
 	struct vhost_user_region regions[VHOST_USER_MEMORY_SLOTS];
+
+	/* The change under way: answered when the queues have taken up the new map, and every
+	 * mapping that is in it no more has been let go. */
+	unsigned waiting;
+	struct reactor_task released[VHOST_USER_MEMORY_SLOTS];
 };
 
 /* Each replaces the table and the map, or leaves both alone and returns -errno with *e, which is
