@@ -70,17 +70,14 @@ static void epoch_replace(struct virtqueue *q, struct map_epoch *by)
 
 /* ---- slots ---- */
 
-static void slots_lay_out(struct virtqueue *q)
+/* When a slot is first used, not before: what an idle queue never touches is not resident. */
+static void slot_lay_out(struct chain_slot *s, unsigned head)
 {
-	for (unsigned i = 0; i < q->options.size_max; i++) {
-		struct chain_slot *s = &q->slots[i];
-
-		s->chain.id = i;
-		s->chain.header = s->header;
-		s->iov = s->inline_iov;
-		s->iova = s->inline_iova;
-		s->iov_max = INLINE_SEGMENTS;
-	}
+	s->chain.id = head;
+	s->chain.header = s->header;
+	s->iov = s->inline_iov;
+	s->iova = s->inline_iova;
+	s->iov_max = INLINE_SEGMENTS;
 }
 
 struct chain_slot *slot_take(struct virtqueue *q, unsigned head)
@@ -91,6 +88,8 @@ struct chain_slot *slot_take(struct virtqueue *q, unsigned head)
 		virtqueue_break(q, "the driver made a descriptor available that is still in use");
 		return NULL;
 	}
+	if (unlikely(!s->iov))
+		slot_lay_out(s, head);
 	s->epoch = q->epoch;
 	q->epoch->users++;
 	s->segments = 0;
@@ -197,24 +196,6 @@ static bool memory_is_lost(struct virtqueue *q)
 
 /* ---- life ---- */
 
-static int allocate(struct virtqueue *q)
-{
-	size_t size = q->options.size_max;
-
-	q->segments_max = size > SEGMENTS_MIN ? size : SEGMENTS_MIN;
-	q->slots = calloc(size, sizeof(*q->slots));
-	q->heads = calloc(size, sizeof(*q->heads));
-	q->resubmit = calloc(size, sizeof(*q->resubmit));
-	q->walk = calloc(q->segments_max, sizeof(*q->walk));
-	q->table = calloc(q->segments_max, sizeof(*q->table));
-	q->large_iov = calloc(size * q->segments_max, sizeof(*q->large_iov));
-	q->large_iova = calloc(size * q->segments_max, sizeof(*q->large_iova));
-	return q->slots && q->heads && q->resubmit && q->walk && q->table && q->large_iov &&
-			       q->large_iova
-		       ? 0
-		       : -ENOMEM;
-}
-
 static void deallocate(struct virtqueue *q)
 {
 	free(q->slots);
@@ -224,7 +205,30 @@ static void deallocate(struct virtqueue *q)
 	free(q->table);
 	free(q->large_iov);
 	free(q->large_iova);
-	free(q);
+	q->slots = NULL;
+}
+
+/* At the first start: of a function's queues a driver may use few, or none for long.  All of it
+ * zeroed by the kernel and not touched, as far as it is large. */
+static int allocate(struct virtqueue *q, struct error *e)
+{
+	size_t size = q->options.size_max;
+
+	if (q->slots)
+		return 0;
+	q->segments_max = size > SEGMENTS_MIN ? size : SEGMENTS_MIN;
+	q->slots = calloc(size, sizeof(*q->slots));
+	q->heads = calloc(size, sizeof(*q->heads));
+	q->resubmit = calloc(size, sizeof(*q->resubmit));
+	q->walk = calloc(q->segments_max, sizeof(*q->walk));
+	q->table = calloc(q->segments_max, sizeof(*q->table));
+	q->large_iov = calloc(size * q->segments_max, sizeof(*q->large_iov));
+	q->large_iova = calloc(size * q->segments_max, sizeof(*q->large_iova));
+	if (q->slots && q->heads && q->resubmit && q->walk && q->table && q->large_iov &&
+	    q->large_iova)
+		return 0;
+	deallocate(q);
+	return error_set(e, -ENOMEM, "queue of %u descriptors: out of memory", q->options.size_max);
 }
 
 struct virtqueue *virtqueue_create(const struct virtqueue_options *options, struct error *e)
@@ -232,17 +236,14 @@ struct virtqueue *virtqueue_create(const struct virtqueue_options *options, stru
 	struct virtqueue *q = calloc(1, sizeof(*q));
 
 	assert(options->header_size <= VIRTQUEUE_HEADER_MAX);
-	if (!q)
-		goto no_memory;
+	if (!q) {
+		error_set(e, -ENOMEM, "out of memory");
+		return NULL;
+	}
 	q->options = *options;
 	q->interrupt = -1;
 	q->epoch = &q->nowhere;
 	snprintf(q->name, sizeof(q->name), "%s", options->name);
-	if (allocate(q)) {
-		deallocate(q);
-		goto no_memory;
-	}
-	slots_lay_out(q);
 	link_open(&q->link, q->name);
 	q->group = (struct counter_group){ .room = "virtqueue",
 					   .fields = fields,
@@ -251,9 +252,6 @@ struct virtqueue *virtqueue_create(const struct virtqueue_options *options, stru
 	memcpy(q->group.name, q->name, sizeof(q->group.name));
 	counter_group_add(&q->group);
 	return q;
-no_memory:
-	error_set(e, -ENOMEM, "queue of %u descriptors: out of memory", options->size_max);
-	return NULL;
 }
 
 void virtqueue_free(struct virtqueue *q)
@@ -265,6 +263,7 @@ void virtqueue_free(struct virtqueue *q)
 	counter_group_remove(&q->group);
 	link_close(&q->link);
 	deallocate(q);
+	free(q);
 }
 
 static int check_setup(const struct virtqueue *q, const struct virtqueue_setup *s, struct error *e)
@@ -322,6 +321,8 @@ int virtqueue_start(struct virtqueue *q, struct reactor *r, const struct virtque
 	struct map_epoch *epoch;
 
 	assert(!q->started);
+	if (!err)
+		err = allocate(q, e);
 	if (err)
 		return err;
 	begin_at(q, setup);
