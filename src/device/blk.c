@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/pages.h"
 #include "device/blk_state.h"
 #include "virtio/virtio_device.h"
 #include "virtio/virtio_device_type.h"
@@ -187,6 +188,11 @@ static void queues_lay_out(struct blk *b, const char *name)
 	}
 }
 
+static size_t blk_bytes(unsigned queues)
+{
+	return sizeof(struct blk) + queues * sizeof(struct blk_queue);
+}
+
 struct blk *blk_create(const struct blk_options *o, const struct virtio_device_options *d,
 		       struct error *e)
 {
@@ -194,7 +200,8 @@ struct blk *blk_create(const struct blk_options *o, const struct virtio_device_o
 
 	if (check_options(o, d, e))
 		return NULL;
-	b = calloc(1, sizeof(*b) + d->queues * sizeof(b->queues[0]));
+	/* most of it is histograms, of which most see no request */
+	b = pages_allocate(blk_bytes(d->queues));
 	if (!b) {
 		error_set(e, -ENOMEM, "out of memory");
 		return NULL;
@@ -206,7 +213,7 @@ struct blk *blk_create(const struct blk_options *o, const struct virtio_device_o
 	config_fill(b, o, d);
 	b->device = virtio_device_create(&blk_type, b, d, e);
 	if (!b->device) {
-		free(b);
+		pages_free(b, blk_bytes(d->queues));
 		return NULL;
 	}
 	b->queue_count = d->queues;
@@ -223,7 +230,7 @@ void blk_free(struct blk *b)
 	for (unsigned i = 0; i < b->queue_count; i++)
 		counter_group_remove(&b->queues[i].group);
 	virtio_device_free(b->device);
-	free(b);
+	pages_free(b, blk_bytes(b->queue_count));
 }
 
 struct virtio_device *blk_device(struct blk *b)

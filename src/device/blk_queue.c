@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/iov.h"
+#include "base/pages.h"
 #include "device/blk_state.h"
 #include "reactor/reactor.h"
 #include "virtio/virtio_device.h"
@@ -217,6 +218,8 @@ static struct blk_slot *slot_begin(struct blk_queue *bq, struct virtqueue_chain 
 {
 	struct blk_slot *s = slot_of(bq, c->id);
 
+	s->queue = bq;
+	s->io.done = io_done;
 	s->chain = c;
 	s->taken_ns = reactor_now(virtio_queue_reactor(bq->queue));
 	s->submitted = s->flushing = false;
@@ -258,14 +261,17 @@ void blk_queue_work(struct virtio_queue *q)
 
 /* ---- life ---- */
 
-static void slots_lay_out(struct blk_queue *bq, unsigned count)
+static size_t ranges_bytes(const struct blk_queue *bq)
 {
-	for (unsigned i = 0; i < count; i++) {
-		struct blk_slot *s = slot_of(bq, i);
+	return bq->slot_count * BLK_RANGES_MAX * sizeof(*bq->ranges);
+}
 
-		s->queue = bq;
-		s->io.done = io_done;
-	}
+static void slots_free(struct blk_queue *bq)
+{
+	pages_free(bq->slots, bq->stride * bq->slot_count);
+	pages_free(bq->ranges, ranges_bytes(bq));
+	bq->slots = NULL;
+	bq->ranges = NULL;
 }
 
 static int slots_create(struct blk_queue *bq, unsigned count, struct error *e)
@@ -273,16 +279,13 @@ static int slots_create(struct blk_queue *bq, unsigned count, struct error *e)
 	size_t size = offsetof(struct blk_slot, io) + storage_io_size(bq->blk->storage);
 
 	bq->stride = align_up(size, 64);
-	bq->slots = aligned_alloc(64, bq->stride * count);
-	bq->ranges = calloc(count * BLK_RANGES_MAX, sizeof(*bq->ranges));
-	if (!bq->slots || !bq->ranges) {
-		free(bq->slots);
-		free(bq->ranges);
-		return error_set(e, -ENOMEM, "%u request slots: out of memory", count);
-	}
-	memset(bq->slots, 0, bq->stride * count);
-	slots_lay_out(bq, count);
-	return 0;
+	bq->slot_count = count;
+	bq->slots = pages_allocate(bq->stride * count);
+	bq->ranges = pages_allocate(ranges_bytes(bq));
+	if (bq->slots && bq->ranges)
+		return 0;
+	slots_free(bq);
+	return error_set(e, -ENOMEM, "%u request slots: out of memory", count);
 }
 
 static void rules_set(struct blk_queue *bq)
@@ -327,8 +330,5 @@ void blk_queue_stop(struct virtio_queue *q)
 	struct blk_queue *bq = virtio_queue_state(q);
 
 	storage_channel_close(bq->channel);
-	free(bq->slots);
-	free(bq->ranges);
-	bq->slots = NULL;
-	bq->ranges = NULL;
+	slots_free(bq);
 }

@@ -25,7 +25,8 @@ struct blk_queue {
 	struct blk *blk;
 	struct virtio_queue *queue;
 	struct storage_channel *channel;	/* from start to stop */
-	char *slots;				/* owned, from start to stop */
+	char *slots;				/* owned, from start to stop; pages.h */
+	unsigned slot_count;
 	struct blk_range *ranges;		/* owned, likewise: BLK_RANGES_MAX per slot */
 	size_t stride;				/* bytes from slot to slot */
 	struct blk_rules rules;			/* size is kept fresh */

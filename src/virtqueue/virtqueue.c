@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/pages.h"
 #include "link/dirty_log.h"
 #include "link/guarded_mapping.h"
 #include "virtqueue/shadow.h"
@@ -198,32 +199,34 @@ static bool memory_is_lost(struct virtqueue *q)
 
 static void deallocate(struct virtqueue *q)
 {
-	free(q->slots);
-	free(q->heads);
-	free(q->resubmit);
-	free(q->walk);
-	free(q->table);
-	free(q->large_iov);
-	free(q->large_iova);
+	size_t size = q->options.size_max, large = size * q->segments_max;
+
+	pages_free(q->slots, size * sizeof(*q->slots));
+	pages_free(q->heads, size * sizeof(*q->heads));
+	pages_free(q->resubmit, size * sizeof(*q->resubmit));
+	pages_free(q->walk, q->segments_max * sizeof(*q->walk));
+	pages_free(q->table, q->segments_max * sizeof(*q->table));
+	pages_free(q->large_iov, large * sizeof(*q->large_iov));
+	pages_free(q->large_iova, large * sizeof(*q->large_iova));
 	q->slots = NULL;
 }
 
-/* At the first start: of a function's queues a driver may use few, or none for long.  All of it
- * zeroed by the kernel and not touched, as far as it is large. */
+/* At the first start: of a function's queues a driver may use few, or none for long. */
 static int allocate(struct virtqueue *q, struct error *e)
 {
-	size_t size = q->options.size_max;
+	size_t size = q->options.size_max, large;
 
 	if (q->slots)
 		return 0;
 	q->segments_max = size > SEGMENTS_MIN ? size : SEGMENTS_MIN;
-	q->slots = calloc(size, sizeof(*q->slots));
-	q->heads = calloc(size, sizeof(*q->heads));
-	q->resubmit = calloc(size, sizeof(*q->resubmit));
-	q->walk = calloc(q->segments_max, sizeof(*q->walk));
-	q->table = calloc(q->segments_max, sizeof(*q->table));
-	q->large_iov = calloc(size * q->segments_max, sizeof(*q->large_iov));
-	q->large_iova = calloc(size * q->segments_max, sizeof(*q->large_iova));
+	large = size * q->segments_max;
+	q->slots = pages_allocate(size * sizeof(*q->slots));
+	q->heads = pages_allocate(size * sizeof(*q->heads));
+	q->resubmit = pages_allocate(size * sizeof(*q->resubmit));
+	q->walk = pages_allocate(q->segments_max * sizeof(*q->walk));
+	q->table = pages_allocate(q->segments_max * sizeof(*q->table));
+	q->large_iov = pages_allocate(large * sizeof(*q->large_iov));
+	q->large_iova = pages_allocate(large * sizeof(*q->large_iova));
 	if (q->slots && q->heads && q->resubmit && q->walk && q->table && q->large_iov &&
 	    q->large_iova)
 		return 0;

@@ -2,8 +2,8 @@
  * to the server and their replies, and the server's own DMA_READ and DMA_WRITE, answered from
  * guest_memory.
  *
- * Two ways to run it.  Without a thread, whoever waits for a reply answers the server meanwhile, and
- * vfio_user_channel_serve() does so in between: one thread for a whole guest.  After
+ * Two ways to run it.  Without a thread, whoever waits for a reply answers the server meanwhile,
+ * and vfio_user_channel_serve() does so in between: one thread for a whole guest.  After
  * vfio_user_channel_start() a thread does it all.  Requests come from one thread either way.
  */
 #ifndef DRIVER_VFIO_USER_CHANNEL_H
@@ -106,13 +106,13 @@ struct vfio_user_window { /* memory that the server was told of */
 
 struct vfio_user_channel {
 	/* QEMU's layout of DMA messages instead of the specification's: count has 4 bytes, data
-	 * follows at once, 4 bytes of nothing at the end, and a DMA_WRITE is answered by a header. */
+	 * follows at once, then 4 bytes of nothing; a DMA_WRITE is answered by a header. */
 	bool compact_dma;
 	/* As QEMU, which holds its big lock while it waits for a reply: the server's commands are
 	 * not answered meanwhile.  Not with a thread. */
 	bool deaf_while_waiting;
 	uint32_t transfer_max;		/* bytes; a command for more is malformed */
-	vfio_user_judge_fn *judge;	/* may be NULL: all are answered.  Called with the lock held. */
+	vfio_user_judge_fn *judge;	/* may be NULL: all are answered.  With the lock held. */
 	void *judge_arg;
 
 	struct vfio_user_inbox main, twin;

@@ -37,8 +37,8 @@ struct vfio_user_client {
 	uint32_t flags, regions, irqs;	/* vfio_user_client_device_info() */
 };
 
-/* Nothing is connected.  Proposes version 0.1 with neither twin socket nor write_multiple, transfers
- * of 1 MiB, 16 descriptors. */
+/* Nothing is connected.  Proposes version 0.1 with neither twin socket nor write_multiple,
+ * transfers of 1 MiB, 16 descriptors. */
 void vfio_user_client_init(struct vfio_user_client *c);
 /* Proposes what QEMU 11.1 does, and behaves as it does. */
 void vfio_user_client_like_qemu(struct vfio_user_client *c);
@@ -87,8 +87,9 @@ struct vfio_user_write { /* as on the wire */
 	uint32_t region, count;	/* count: bytes, at most 8 */
 	uint8_t data[8];
 };
-int vfio_user_client_write_multiple(struct vfio_user_client *c, const struct vfio_user_write *writes,
-				    unsigned count, struct error *e);
+int vfio_user_client_write_multiple(struct vfio_user_client *c,
+				    const struct vfio_user_write *writes, unsigned count,
+				    struct error *e);
 
 struct vfio_user_doorbell { /* a sub-region of GET_REGION_IO_FDS, of type ioeventfd */
 	uint64_t offset, size;	/* bytes */
