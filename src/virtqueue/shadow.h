@@ -50,8 +50,8 @@ struct chain_slot {
 	bool is_remote;			/* of the chain that is out */
 	uint16_t segments;		/* entries used of iov and iova */
 	uint16_t iov_max;
-	struct iovec *iov;		/* inline_iov, or the slot's part of the large array; NULL: the
-					 * slot was never used */
+	struct iovec *iov;		/* inline_iov, or the slot's part of the large array; NULL:
+					 * the slot was never used */
 	uint64_t *iova;			/* guest addresses beside iov, kept for the dirty log */
 	struct iovec inline_iov[INLINE_SEGMENTS];
 	uint64_t inline_iova[INLINE_SEGMENTS];
@@ -83,7 +83,7 @@ struct virtqueue {
 	bool event_index, indirect, listening, started;
 	int interrupt;			/* borrowed; -1: none */
 	struct map_epoch *epoch;	/* owned: the present one; &nowhere: none */
-	struct chain_slot *slots;	/* owned, size_max; NULL until the first start, like the rest */
+	struct chain_slot *slots;	/* owned, size_max; NULL until the first start */
 	uint16_t *heads;		/* owned, size_max: shadow of the available ring */
 	struct dirty_log *log;		/* borrowed; NULL: off */
 	struct inflight *inflight;	/* borrowed; NULL: off */

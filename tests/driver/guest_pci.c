@@ -116,13 +116,13 @@ static int size_bar(struct guest_pci *p, unsigned i, bool high, uint32_t *mask, 
 
 static int check_bar(struct guest_pci *p, unsigned i, struct error *e)
 {
-	struct vfio_user_region r;
+	struct vfio_client_region r;
 	int err = vfio_user_client_region(p->client, i, &r, e);
 
 	if (!err && r.size != p->bar_size[i])
 		err = error_set(e, -EPROTO, "BAR %u has 0x%" PRIx64 " bytes, its region 0x%" PRIx64,
 				i, p->bar_size[i], r.size);
-	vfio_user_region_close(&r);
+	vfio_client_region_close(&r);
 	return err;
 }
 
@@ -481,7 +481,7 @@ static int wait_zero(struct guest_pci *p, uint32_t offset, unsigned n, struct er
 			return error_set(e, -ETIMEDOUT, "register %u still reads %u", offset,
 					 value);
 		if (p->client->channel.wake < 0)
-			vfio_user_channel_serve(&p->client->channel, 1);
+			vfio_client_channel_serve(&p->client->channel, 1);
 		else
 			usleep(1000);
 	}
@@ -648,7 +648,7 @@ static int set_vector(struct guest_pci *p, unsigned index, struct error *e)
 /* The eventfd for a queue's notifications, out of those that the device offers for the BAR. */
 static int find_kick(struct guest_pci *p, struct guest_pci_queue *q, struct error *e)
 {
-	struct vfio_user_doorbell list[VFIO_USER_DOORBELLS];
+	struct vfio_client_doorbell list[VFIO_USER_DOORBELLS];
 	unsigned count = VFIO_USER_DOORBELLS;
 	struct error unsupported = { 0 };
 

@@ -16,7 +16,7 @@
 #define MEMORY UINT64_C(0x100000)
 
 struct message {
-	struct vfio_user_header header;
+	struct vfio_client_header header;
 	char payload[512];
 };
 
@@ -146,7 +146,7 @@ static void must(int err, const struct error *e)
 static void run(bool twin, bool compact, bool thread)
 {
 	struct server s = { .twin = twin, .compact = compact };
-	struct vfio_user_counters counted;
+	struct vfio_client_counters counted;
 	struct vfio_user_client c;
 	struct guest_memory memory;
 	struct error e = { 0 };
@@ -163,11 +163,11 @@ static void run(bool twin, bool compact, bool thread)
 	must(vfio_user_client_adopt(&c, pair[1], &e), &e);
 	assert(c.has_twin == twin && c.server_message_fds == 8 && c.irqs == 5);
 	if (thread)
-		assert(!vfio_user_channel_start(&c.channel));
+		assert(!vfio_client_channel_start(&c.channel));
 	must(vfio_user_client_map(&c, &memory, false, &e), &e);
 	must(vfio_user_client_reset(&c, &e), &e);
 	assert(!memcmp(memory.bytes, "0123456789abcdef", 16));
-	counted = vfio_user_channel_counters(&c.channel);
+	counted = vfio_client_channel_counters(&c.channel);
 	assert(counted.reads == 1 && counted.read_bytes == 16 && counted.writes == 1);
 	assert(counted.errors == 1 && counted.strays == 1 && counted.malformed == 0);
 	assert(vfio_user_client_read(&c, 0, 0, &byte, 1, &e) == -EINVAL);

@@ -27,13 +27,13 @@ enum {
 
 /* ---- messages ---- */
 
-static struct vfio_user_message make(struct vfio_user_client *c, uint16_t command,
-				     const void *payload, size_t size)
+static struct vfio_client_message make(struct vfio_user_client *c, uint16_t command,
+				       const void *payload, size_t size)
 {
-	return (struct vfio_user_message){
+	return (struct vfio_client_message){
 		.header = { .id = c->channel.next_id++,
 			    .command = command,
-			    .size = sizeof(struct vfio_user_header) + size },
+			    .size = sizeof(struct vfio_client_header) + size },
 		.payload = (void *)payload,
 	};
 }
@@ -41,29 +41,29 @@ static struct vfio_user_message make(struct vfio_user_client *c, uint16_t comman
 int vfio_user_client_ask(struct vfio_user_client *c, uint16_t command, const void *payload,
 			 size_t size, const int *fds, unsigned fd_count, struct error *e)
 {
-	struct vfio_user_message m = make(c, command, payload, size);
+	struct vfio_client_message m = make(c, command, payload, size);
 
 	if (fd_count)
 		memcpy(m.fds, fds, fd_count * sizeof(*fds));
 	m.fd_count = fd_count;
-	return vfio_user_channel_ask(&c->channel, &m, e);
+	return vfio_client_channel_ask(&c->channel, &m, e);
 }
 
 int vfio_user_client_post(struct vfio_user_client *c, uint16_t command, const void *payload,
 			  size_t size, uint16_t *id, struct error *e)
 {
-	struct vfio_user_message m = make(c, command, payload, size);
+	struct vfio_client_message m = make(c, command, payload, size);
 
 	if (id)
 		*id = m.header.id;
 	else
 		m.header.flags = VFIO_USER_NO_REPLY;
-	return vfio_user_channel_send(&c->channel, &m, e);
+	return vfio_client_channel_send(&c->channel, &m, e);
 }
 
 static size_t reply_size(const struct vfio_user_client *c)
 {
-	return c->channel.reply.header.size - sizeof(struct vfio_user_header);
+	return c->channel.reply.header.size - sizeof(struct vfio_client_header);
 }
 
 /* A reply that is at least as long as it has to be. */
@@ -98,7 +98,7 @@ void vfio_user_client_init(struct vfio_user_client *c)
 	*c = (struct vfio_user_client){ .minor = 1,
 					.transfer_max = TRANSFER_DEFAULT,
 					.message_fds = 16 };
-	vfio_user_channel_init(&c->channel);
+	vfio_client_channel_init(&c->channel);
 }
 
 void vfio_user_client_like_qemu(struct vfio_user_client *c)
@@ -111,7 +111,7 @@ void vfio_user_client_like_qemu(struct vfio_user_client *c)
 
 void vfio_user_client_disconnect(struct vfio_user_client *c)
 {
-	vfio_user_channel_close(&c->channel);
+	vfio_client_channel_close(&c->channel);
 	c->has_twin = c->has_write_multiple = false;
 }
 
@@ -149,7 +149,7 @@ static int learn_twin(struct vfio_user_client *c, const json_t *list, struct err
 	fd = json_is_integer(index) ? take_descriptor(c, json_integer_value(index)) : -1;
 	if (fd < 0 || !c->twin_socket)
 		return error_set(e, -EPROTO, "a second socket that is not there, or not wanted");
-	vfio_user_channel_add_twin(&c->channel, fd);
+	vfio_client_channel_add_twin(&c->channel, fd);
 	c->has_twin = true;
 	return 0;
 }
@@ -225,7 +225,7 @@ int vfio_user_client_adopt(struct vfio_user_client *c, int fd, struct error *e)
 	int err;
 
 	vfio_user_client_disconnect(c);
-	vfio_user_channel_open(&c->channel, fd);
+	vfio_client_channel_open(&c->channel, fd);
 	c->channel.transfer_max = c->transfer_max ? c->transfer_max : TRANSFER_DEFAULT;
 	err = agree(c, e);
 	if (!err)
@@ -257,7 +257,7 @@ int vfio_user_client_connect(struct vfio_user_client *c, const char *path, struc
 
 /* ---- regions ---- */
 
-static int learn_areas(struct vfio_user_region *r, const char *info, size_t size, uint32_t at,
+static int learn_areas(struct vfio_client_region *r, const char *info, size_t size, uint32_t at,
 		       struct error *e)
 {
 	struct vfio_info_cap_header header;
@@ -281,7 +281,7 @@ static int learn_areas(struct vfio_user_region *r, const char *info, size_t size
 	return 0;
 }
 
-static int check_region(const struct vfio_user_region *r, const struct vfio_region_info *info,
+static int check_region(const struct vfio_client_region *r, const struct vfio_region_info *info,
 			size_t size, struct error *e)
 {
 	bool mappable = r->flags & VFIO_REGION_INFO_FLAG_MMAP;
@@ -296,14 +296,14 @@ static int check_region(const struct vfio_user_region *r, const struct vfio_regi
 	return 0;
 }
 
-int vfio_user_client_region(struct vfio_user_client *c, uint32_t index, struct vfio_user_region *r,
-			    struct error *e)
+int vfio_user_client_region(struct vfio_user_client *c, uint32_t index,
+			    struct vfio_client_region *r, struct error *e)
 {
 	struct vfio_region_info info = { .argsz = REPLY_MAX, .index = index };
 	int err = vfio_user_client_ask(c, VFIO_USER_DEVICE_GET_REGION_INFO, &info, sizeof(info),
 				       NULL, 0, e);
 
-	*r = (struct vfio_user_region){ .index = index, .fd = -1 };
+	*r = (struct vfio_client_region){ .index = index, .fd = -1 };
 	err = expect(c, err, &info, sizeof(info), e);
 	if (err)
 		return err;
@@ -318,16 +318,16 @@ int vfio_user_client_region(struct vfio_user_client *c, uint32_t index, struct v
 	if (!err)
 		err = check_region(r, &info, reply_size(c), e);
 	if (err)
-		vfio_user_region_close(r);
+		vfio_client_region_close(r);
 	return err;
 }
 
-void vfio_user_region_close(struct vfio_user_region *r)
+void vfio_client_region_close(struct vfio_client_region *r)
 {
 	fd_close(&r->fd);
 }
 
-void *vfio_user_region_map(const struct vfio_user_region *r, unsigned area, struct error *e)
+void *vfio_client_region_map(const struct vfio_client_region *r, unsigned area, struct error *e)
 {
 	const struct vfio_region_sparse_mmap_area *a = &r->areas[area];
 	void *at;
@@ -415,12 +415,12 @@ int vfio_user_client_write_posted(struct vfio_user_client *c, uint32_t region, u
 }
 
 int vfio_user_client_write_multiple(struct vfio_user_client *c,
-				    const struct vfio_user_write *writes, unsigned count,
+				    const struct vfio_client_write *writes, unsigned count,
 				    struct error *e)
 {
 	struct {
 		uint64_t count;
-		struct vfio_user_write writes[64];
+		struct vfio_client_write writes[64];
 	} m = { .count = count };
 	uint64_t done = 0;
 	int err;
@@ -443,21 +443,21 @@ struct sub_region { /* as on the wire, type ioeventfd */
 };
 
 static int take_doorbell(struct vfio_user_client *c, const struct sub_region *s,
-			 struct vfio_user_doorbell *d, struct error *e)
+			 struct vfio_client_doorbell *d, struct error *e)
 {
 	if (s->type != IOEVENTFD || s->fd_index >= c->channel.reply.fd_count)
 		return error_set(e, -EPROTO, "sub-region of type %u, descriptor %u of %u", s->type,
 				 s->fd_index, c->channel.reply.fd_count);
-	*d = (struct vfio_user_doorbell){ .offset = s->offset,
-					  .size = s->size,
-					  .fd = dup(c->channel.reply.fds[s->fd_index]),
-					  .flags = s->flags,
-					  .datamatch = s->datamatch };
+	*d = (struct vfio_client_doorbell){ .offset = s->offset,
+					    .size = s->size,
+					    .fd = dup(c->channel.reply.fds[s->fd_index]),
+					    .flags = s->flags,
+					    .datamatch = s->datamatch };
 	return d->fd < 0 ? error_set(e, -errno, "dup: %s", strerror(errno)) : 0;
 }
 
 int vfio_user_client_doorbells(struct vfio_user_client *c, uint32_t region,
-			       struct vfio_user_doorbell *list, unsigned *count, struct error *e)
+			       struct vfio_client_doorbell *list, unsigned *count, struct error *e)
 {
 	uint32_t info[4] = { REPLY_MAX, 0, region, 0 }; /* argsz, flags, index, count */
 	unsigned room = *count, stride;
@@ -491,7 +491,7 @@ struct dma_map { /* as on the wire */
 	uint64_t offset, address, size;
 };
 
-int vfio_user_client_map_part(struct vfio_user_client *c, const struct vfio_user_window *w,
+int vfio_user_client_map_part(struct vfio_user_client *c, const struct vfio_client_window *w,
 			      bool shared, struct error *e)
 {
 	struct dma_map m = { .argsz = sizeof(m),
@@ -502,18 +502,18 @@ int vfio_user_client_map_part(struct vfio_user_client *c, const struct vfio_user
 	int err;
 
 	/* from the moment that the server knows of it, before its reply */
-	vfio_user_channel_add_window(&c->channel, w);
+	vfio_client_channel_add_window(&c->channel, w);
 	err = vfio_user_client_ask(c, VFIO_USER_DMA_MAP, &m, sizeof(m), &w->memory->fd, shared, e);
 	err = expect_nothing(c, err, e);
 	if (err)
-		vfio_user_channel_drop_window(&c->channel);
+		vfio_client_channel_drop_window(&c->channel);
 	return err;
 }
 
 int vfio_user_client_map(struct vfio_user_client *c, const struct guest_memory *m, bool shared,
 			 struct error *e)
 {
-	const struct vfio_user_window w = {
+	const struct vfio_client_window w = {
 		.memory = m, .address = m->iova, .size = m->size, .readable = true, .writable = true
 	};
 
@@ -534,7 +534,7 @@ int vfio_user_client_unmap_range(struct vfio_user_client *c, uint64_t address, u
 		return err;
 	if (done.address != address || done.size != size)
 		return error_set(e, -EPROTO, "unmapped something else");
-	vfio_user_channel_remove_window(&c->channel, address, size);
+	vfio_client_channel_remove_window(&c->channel, address, size);
 	return 0;
 }
 

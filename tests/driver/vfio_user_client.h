@@ -2,7 +2,7 @@
  * VMM around it: what a VMM does to find, drive and lose a device.
  *
  * Functions return 0 or -errno with *e: that of the server's error reply, -ECONNRESET when it hung
- * up, -ETIMEDOUT.  One thread, but see vfio_user_channel.h for who answers the server.
+ * up, -ETIMEDOUT.  One thread, but see vfio_client_channel.h for who answers the server.
  */
 #ifndef DRIVER_VFIO_USER_CLIENT_H
 #define DRIVER_VFIO_USER_CLIENT_H
@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "driver/vfio_user_channel.h"
+#include "driver/vfio_client_channel.h"
 
 struct error;
 struct guest_memory;
@@ -20,7 +20,7 @@ struct guest_memory;
 enum { VFIO_USER_AREAS = 16, VFIO_USER_DOORBELLS = 64 };
 
 struct vfio_user_client {
-	struct vfio_user_channel channel;
+	struct vfio_client_channel channel;
 
 	/* what the next connection proposes */
 	uint16_t minor;			/* of version 0 */
@@ -34,7 +34,7 @@ struct vfio_user_client {
 	uint32_t server_transfer_max, server_message_fds, server_maps;
 	uint64_t server_page_sizes;
 	uint16_t server_minor;
-	uint32_t flags, regions, irqs;	/* vfio_user_client_device_info() */
+	uint32_t flags, regions, irqs;	/* of the device */
 };
 
 /* Nothing is connected.  Proposes version 0.1 with neither twin socket nor write_multiple,
@@ -54,13 +54,13 @@ void vfio_user_client_disconnect(struct vfio_user_client *c);
  * c->channel.reply. */
 int vfio_user_client_ask(struct vfio_user_client *c, uint16_t command, const void *payload,
 			 size_t size, const int *fds, unsigned fd_count, struct error *e);
-/* The same without waiting; *id is for vfio_user_channel_await().  NULL: asks for no reply. */
+/* The same without waiting; *id is for vfio_client_channel_await().  NULL: asks for no reply. */
 int vfio_user_client_post(struct vfio_user_client *c, uint16_t command, const void *payload,
 			  size_t size, uint16_t *id, struct error *e);
 
 /* ---- regions ---- */
 
-struct vfio_user_region {
+struct vfio_client_region {
 	uint32_t index, flags;		/* VFIO_REGION_INFO_FLAG_* */
 	uint64_t size, offset;		/* bytes */
 	int fd;				/* owned; -1: cannot be mapped */
@@ -68,11 +68,11 @@ struct vfio_user_region {
 	unsigned area_count;
 };
 
-int vfio_user_client_region(struct vfio_user_client *c, uint32_t index, struct vfio_user_region *r,
-			    struct error *e);
-void vfio_user_region_close(struct vfio_user_region *r);
+int vfio_user_client_region(struct vfio_user_client *c, uint32_t index,
+			    struct vfio_client_region *r, struct error *e);
+void vfio_client_region_close(struct vfio_client_region *r);
 /* Maps an area; to be unmapped by the caller.  NULL with *e. */
-void *vfio_user_region_map(const struct vfio_user_region *r, unsigned area, struct error *e);
+void *vfio_client_region_map(const struct vfio_client_region *r, unsigned area, struct error *e);
 
 int vfio_user_client_read(struct vfio_user_client *c, uint32_t region, uint64_t offset, void *to,
 			  uint32_t n, struct error *e);
@@ -82,16 +82,16 @@ int vfio_user_client_write(struct vfio_user_client *c, uint32_t region, uint64_t
 int vfio_user_client_write_posted(struct vfio_user_client *c, uint32_t region, uint64_t offset,
 				  const void *from, uint32_t n, struct error *e);
 
-struct vfio_user_write { /* as on the wire */
+struct vfio_client_write { /* as on the wire */
 	uint64_t offset;
 	uint32_t region, count;	/* count: bytes, at most 8 */
 	uint8_t data[8];
 };
 int vfio_user_client_write_multiple(struct vfio_user_client *c,
-				    const struct vfio_user_write *writes, unsigned count,
+				    const struct vfio_client_write *writes, unsigned count,
 				    struct error *e);
 
-struct vfio_user_doorbell { /* a sub-region of GET_REGION_IO_FDS, of type ioeventfd */
+struct vfio_client_doorbell { /* a sub-region of GET_REGION_IO_FDS, of type ioeventfd */
 	uint64_t offset, size;	/* bytes */
 	int fd;			/* owned by whoever asked */
 	uint32_t flags;
@@ -99,7 +99,7 @@ struct vfio_user_doorbell { /* a sub-region of GET_REGION_IO_FDS, of type ioeven
 };
 /* -EPROTO for what is not an ioeventfd.  *count: in, room; out, how many. */
 int vfio_user_client_doorbells(struct vfio_user_client *c, uint32_t region,
-			       struct vfio_user_doorbell *list, unsigned *count, struct error *e);
+			       struct vfio_client_doorbell *list, unsigned *count, struct error *e);
 
 /* ---- memory ---- */
 
@@ -110,7 +110,7 @@ int vfio_user_client_map(struct vfio_user_client *c, const struct guest_memory *
 int vfio_user_client_unmap(struct vfio_user_client *c, const struct guest_memory *m,
 			   struct error *e);
 /* A part of m at any address; flags 1: readable, 2: writable. */
-int vfio_user_client_map_part(struct vfio_user_client *c, const struct vfio_user_window *w,
+int vfio_user_client_map_part(struct vfio_user_client *c, const struct vfio_client_window *w,
 			      bool shared, struct error *e);
 int vfio_user_client_unmap_range(struct vfio_user_client *c, uint64_t address, uint64_t size,
 				 struct error *e);

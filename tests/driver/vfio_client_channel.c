@@ -1,5 +1,5 @@
-/* vfio_user_channel.c - messages of a vfio-user client, both ways. */
-#include "driver/vfio_user_channel.h"
+/* vfio_client_channel.c - messages of a vfio-user client, both ways. */
+#include "driver/vfio_client_channel.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -14,7 +14,7 @@
 #include "base/bytes.h"
 #include "base/descriptor.h"
 #include "base/error.h"
-#include "driver/vfio_user_dma.h"
+#include "driver/vfio_client_dma.h"
 
 enum {
 	INBOX_BYTES = 256 << 10,
@@ -30,7 +30,7 @@ static void *grow(void *bytes, size_t size)
 	return bytes;
 }
 
-static void lose(struct vfio_user_channel *c, int err)
+static void lose(struct vfio_client_channel *c, int err)
 {
 	if (!c->lost)
 		c->failure = err;
@@ -53,7 +53,7 @@ static int send_all(int fd, const void *bytes, size_t size)
 }
 
 /* Sockets that keep no boundaries may take a part; descriptors go with the first byte. */
-static int send_message(int fd, const struct vfio_user_message *m)
+static int send_message(int fd, const struct vfio_client_message *m)
 {
 	char control[CMSG_SPACE(sizeof(m->fds))] __attribute__((aligned(8))) = { 0 };
 	size_t payload = m->header.size - sizeof(m->header);
@@ -78,7 +78,7 @@ static int send_message(int fd, const struct vfio_user_message *m)
 	return send_all(fd, (char *)m->payload + (n - sizeof(m->header)), m->header.size - n);
 }
 
-static void flush_answers(struct vfio_user_channel *c, struct vfio_user_inbox *b)
+static void flush_answers(struct vfio_client_channel *c, struct vfio_client_inbox *b)
 {
 	int err = b->answers_size ? send_all(b->fd, b->answers, b->answers_size) : 0;
 
@@ -87,7 +87,7 @@ static void flush_answers(struct vfio_user_channel *c, struct vfio_user_inbox *b
 		lose(c, err);
 }
 
-static void flush_all(struct vfio_user_channel *c)
+static void flush_all(struct vfio_client_channel *c)
 {
 	flush_answers(c, &c->main);
 	flush_answers(c, &c->twin);
@@ -102,7 +102,7 @@ static void close_descriptors(int *fds, unsigned *count)
 	*count = 0;
 }
 
-static void take_descriptors(struct vfio_user_inbox *b, struct msghdr *h)
+static void take_descriptors(struct vfio_client_inbox *b, struct msghdr *h)
 {
 	for (struct cmsghdr *part = CMSG_FIRSTHDR(h); part; part = CMSG_NXTHDR(h, part)) {
 		unsigned count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -114,7 +114,7 @@ static void take_descriptors(struct vfio_user_inbox *b, struct msghdr *h)
 	}
 }
 
-static void make_room(struct vfio_user_inbox *b, size_t wanted)
+static void make_room(struct vfio_client_inbox *b, size_t wanted)
 {
 	if (b->begin) {
 		memmove(b->bytes, b->bytes + b->begin, b->end - b->begin);
@@ -126,7 +126,7 @@ static void make_room(struct vfio_user_inbox *b, size_t wanted)
 }
 
 /* One look at the socket.  0, -EAGAIN, or why there will be nothing more. */
-static int receive(struct vfio_user_inbox *b)
+static int receive(struct vfio_client_inbox *b)
 {
 	char control[CMSG_SPACE(VFIO_USER_FDS * sizeof(int))] __attribute__((aligned(8)));
 	struct iovec iov = { b->bytes + b->end, b->capacity - b->end };
@@ -143,8 +143,8 @@ static int receive(struct vfio_user_inbox *b)
 	return 0;
 }
 
-static void keep_reply(struct vfio_user_channel *c, struct vfio_user_inbox *b,
-		       const struct vfio_user_header *h)
+static void keep_reply(struct vfio_client_channel *c, struct vfio_client_inbox *b,
+		       const struct vfio_client_header *h)
 {
 	size_t payload = h->size - sizeof(*h);
 
@@ -163,9 +163,9 @@ static void keep_reply(struct vfio_user_channel *c, struct vfio_user_inbox *b,
 }
 
 /* Takes the next whole message out.  False: there is none. */
-static bool dispatch(struct vfio_user_channel *c, struct vfio_user_inbox *b)
+static bool dispatch(struct vfio_client_channel *c, struct vfio_client_inbox *b)
 {
-	struct vfio_user_header h;
+	struct vfio_client_header h;
 
 	if (c->lost || b->end - b->begin < sizeof(h))
 		return false;
@@ -181,13 +181,13 @@ static bool dispatch(struct vfio_user_channel *c, struct vfio_user_inbox *b)
 	if ((h.flags & VFIO_USER_TYPE_MASK) == VFIO_USER_REPLY)
 		keep_reply(c, b, &h);
 	else
-		vfio_user_dma_command(c, b, &h, b->bytes + b->begin + sizeof(h));
+		vfio_client_dma_command(c, b, &h, b->bytes + b->begin + sizeof(h));
 	b->begin += h.size;
 	return true;
 }
 
 /* Everything that is there.  The number of messages. */
-static int drain(struct vfio_user_channel *c, struct vfio_user_inbox *b)
+static int drain(struct vfio_client_channel *c, struct vfio_client_inbox *b)
 {
 	int count = 0, err;
 
@@ -205,7 +205,7 @@ static int drain(struct vfio_user_channel *c, struct vfio_user_inbox *b)
 }
 
 /* With the lock held, which is let go while it sleeps. */
-static int turn(struct vfio_user_channel *c, int timeout_ms)
+static int turn(struct vfio_client_channel *c, int timeout_ms)
 {
 	struct pollfd p[3] = { { .fd = c->main.fd, .events = POLLIN },
 			       { .fd = c->twin.fd, .events = POLLIN },
@@ -224,7 +224,7 @@ static int turn(struct vfio_user_channel *c, int timeout_ms)
 
 static void *run(void *arg)
 {
-	struct vfio_user_channel *c = arg;
+	struct vfio_client_channel *c = arg;
 	uint64_t stop;
 
 	pthread_mutex_lock(&c->lock);
@@ -236,40 +236,40 @@ static void *run(void *arg)
 
 /* ---- life ---- */
 
-void vfio_user_channel_init(struct vfio_user_channel *c)
+void vfio_client_channel_init(struct vfio_client_channel *c)
 {
-	*c = (struct vfio_user_channel){ .main.fd = -1, .twin.fd = -1, .wake = -1, .lost = true };
+	*c = (struct vfio_client_channel){ .main.fd = -1, .twin.fd = -1, .wake = -1, .lost = true };
 	c->failure = -ENOTCONN;
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->arrived, NULL);
 }
 
-void vfio_user_channel_open(struct vfio_user_channel *c, int fd)
+void vfio_client_channel_open(struct vfio_client_channel *c, int fd)
 {
 	c->main.fd = fd;
 	c->lost = false;
 	c->failure = 0;
-	c->counters = (struct vfio_user_counters){ 0 };
+	c->counters = (struct vfio_client_counters){ 0 };
 	c->held = grow(NULL, VFIO_USER_HELD * sizeof(*c->held));
 }
 
-void vfio_user_channel_add_twin(struct vfio_user_channel *c, int fd)
+void vfio_client_channel_add_twin(struct vfio_client_channel *c, int fd)
 {
 	c->twin.fd = fd;
 }
 
-static void inbox_close(struct vfio_user_inbox *b)
+static void inbox_close(struct vfio_client_inbox *b)
 {
 	fd_close(&b->fd);
 	close_descriptors(b->fds, &b->fd_count);
 	free(b->bytes);
 	free(b->answers);
-	*b = (struct vfio_user_inbox){ .fd = -1 };
+	*b = (struct vfio_client_inbox){ .fd = -1 };
 }
 
-void vfio_user_channel_close(struct vfio_user_channel *c)
+void vfio_client_channel_close(struct vfio_client_channel *c)
 {
-	vfio_user_channel_stop(c);
+	vfio_client_channel_stop(c);
 	inbox_close(&c->main);
 	inbox_close(&c->twin);
 	while (c->held_count)
@@ -277,14 +277,14 @@ void vfio_user_channel_close(struct vfio_user_channel *c)
 	free(c->held);
 	free(c->reply.payload);
 	c->held = NULL;
-	c->reply = (struct vfio_user_message){ 0 };
+	c->reply = (struct vfio_client_message){ 0 };
 	c->window_count = 0;
 	c->waiting = c->has_reply = false;
 	c->lost = true;
 	c->failure = -ENOTCONN;
 }
 
-int vfio_user_channel_start(struct vfio_user_channel *c)
+int vfio_client_channel_start(struct vfio_client_channel *c)
 {
 	int err;
 
@@ -297,7 +297,7 @@ int vfio_user_channel_start(struct vfio_user_channel *c)
 	return err;
 }
 
-void vfio_user_channel_stop(struct vfio_user_channel *c)
+void vfio_client_channel_stop(struct vfio_client_channel *c)
 {
 	uint64_t one = 1;
 
@@ -309,7 +309,7 @@ void vfio_user_channel_stop(struct vfio_user_channel *c)
 	fd_close(&c->wake);
 }
 
-int vfio_user_channel_serve(struct vfio_user_channel *c, int timeout_ms)
+int vfio_client_channel_serve(struct vfio_client_channel *c, int timeout_ms)
 {
 	int count;
 
@@ -321,8 +321,8 @@ int vfio_user_channel_serve(struct vfio_user_channel *c, int timeout_ms)
 
 /* ---- requests ---- */
 
-int vfio_user_channel_send(struct vfio_user_channel *c, const struct vfio_user_message *m,
-			   struct error *e)
+int vfio_client_channel_send(struct vfio_client_channel *c, const struct vfio_client_message *m,
+			     struct error *e)
 {
 	int err;
 
@@ -350,7 +350,7 @@ static bool is_past(const struct timespec *t)
 }
 
 /* With the lock held. */
-static int wait_reply(struct vfio_user_channel *c)
+static int wait_reply(struct vfio_client_channel *c)
 {
 	struct timespec until = deadline();
 
@@ -367,7 +367,7 @@ static int wait_reply(struct vfio_user_channel *c)
 	return 0;
 }
 
-static int judge_reply(const struct vfio_user_header *h)
+static int judge_reply(const struct vfio_client_header *h)
 {
 	if (!(h->flags & VFIO_USER_ERROR))
 		return 0;
@@ -375,7 +375,7 @@ static int judge_reply(const struct vfio_user_header *h)
 	return h->error && h->error < 4096 ? -(int)h->error : -EREMOTEIO;
 }
 
-static void begin_waiting(struct vfio_user_channel *c, uint16_t id)
+static void begin_waiting(struct vfio_client_channel *c, uint16_t id)
 {
 	close_descriptors(c->reply.fds, &c->reply.fd_count);
 	c->reply_id = id;
@@ -383,19 +383,19 @@ static void begin_waiting(struct vfio_user_channel *c, uint16_t id)
 	c->has_reply = false;
 }
 
-static int end_waiting(struct vfio_user_channel *c, struct error *e)
+static int end_waiting(struct vfio_client_channel *c, struct error *e)
 {
 	int err = wait_reply(c);
 
 	c->waiting = false;
 	if (!err)
 		err = judge_reply(&c->reply.header);
-	vfio_user_dma_answer_deferred(c);
+	vfio_client_dma_answer_deferred(c);
 	flush_all(c);
 	return err ? error_set(e, err, "vfio-user: %s", strerror(-err)) : 0;
 }
 
-int vfio_user_channel_await(struct vfio_user_channel *c, uint16_t id, struct error *e)
+int vfio_client_channel_await(struct vfio_client_channel *c, uint16_t id, struct error *e)
 {
 	int err;
 
@@ -406,8 +406,8 @@ int vfio_user_channel_await(struct vfio_user_channel *c, uint16_t id, struct err
 	return err;
 }
 
-int vfio_user_channel_ask(struct vfio_user_channel *c, const struct vfio_user_message *m,
-			  struct error *e)
+int vfio_client_channel_ask(struct vfio_client_channel *c, const struct vfio_client_message *m,
+			    struct error *e)
 {
 	int err;
 
@@ -427,18 +427,18 @@ int vfio_user_channel_ask(struct vfio_user_channel *c, const struct vfio_user_me
 
 /* ---- the server's commands ---- */
 
-unsigned vfio_user_channel_release(struct vfio_user_channel *c, bool backwards)
+unsigned vfio_client_channel_release(struct vfio_client_channel *c, bool backwards)
 {
 	unsigned count;
 
 	pthread_mutex_lock(&c->lock);
-	count = vfio_user_dma_release(c, backwards);
+	count = vfio_client_dma_release(c, backwards);
 	flush_all(c);
 	pthread_mutex_unlock(&c->lock);
 	return count;
 }
 
-unsigned vfio_user_channel_held(struct vfio_user_channel *c)
+unsigned vfio_client_channel_held(struct vfio_client_channel *c)
 {
 	unsigned count;
 
@@ -448,9 +448,9 @@ unsigned vfio_user_channel_held(struct vfio_user_channel *c)
 	return count;
 }
 
-struct vfio_user_counters vfio_user_channel_counters(struct vfio_user_channel *c)
+struct vfio_client_counters vfio_client_channel_counters(struct vfio_client_channel *c)
 {
-	struct vfio_user_counters counters;
+	struct vfio_client_counters counters;
 
 	pthread_mutex_lock(&c->lock);
 	counters = c->counters;
@@ -458,7 +458,8 @@ struct vfio_user_counters vfio_user_channel_counters(struct vfio_user_channel *c
 	return counters;
 }
 
-void vfio_user_channel_add_window(struct vfio_user_channel *c, const struct vfio_user_window *w)
+void vfio_client_channel_add_window(struct vfio_client_channel *c,
+				    const struct vfio_client_window *w)
 {
 	pthread_mutex_lock(&c->lock);
 	if (c->window_count == VFIO_USER_MEMORIES)
@@ -467,14 +468,15 @@ void vfio_user_channel_add_window(struct vfio_user_channel *c, const struct vfio
 	pthread_mutex_unlock(&c->lock);
 }
 
-void vfio_user_channel_drop_window(struct vfio_user_channel *c)
+void vfio_client_channel_drop_window(struct vfio_client_channel *c)
 {
 	pthread_mutex_lock(&c->lock);
 	c->window_count--;
 	pthread_mutex_unlock(&c->lock);
 }
 
-void vfio_user_channel_remove_window(struct vfio_user_channel *c, uint64_t address, uint64_t size)
+void vfio_client_channel_remove_window(struct vfio_client_channel *c, uint64_t address,
+				       uint64_t size)
 {
 	pthread_mutex_lock(&c->lock);
 	for (unsigned i = c->window_count; i-- > 0;)

@@ -1,5 +1,5 @@
-/* vfio_user_dma.c - how a vfio-user client answers DMA_READ and DMA_WRITE. */
-#include "driver/vfio_user_dma.h"
+/* vfio_client_dma.c - how a vfio-user client answers DMA_READ and DMA_WRITE. */
+#include "driver/vfio_client_dma.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #include "base/bytes.h"
 #include "driver/guest_memory.h"
-#include "driver/vfio_user_channel.h"
+#include "driver/vfio_client_channel.h"
 
 enum {
 	COUNT_AT = 8,
@@ -34,12 +34,12 @@ static void copy(void *to, const void *from, size_t n)
 }
 #endif
 
-static void *reach(struct vfio_user_channel *c, const struct vfio_user_dma *d)
+static void *reach(struct vfio_client_channel *c, const struct vfio_client_dma *d)
 {
 	bool writes = d->header.command == VFIO_USER_DMA_WRITE;
 
 	for (unsigned i = 0; i < c->window_count; i++) {
-		const struct vfio_user_window *w = &c->windows[i];
+		const struct vfio_client_window *w = &c->windows[i];
 
 		if (d->address >= w->address &&
 		    range_fits(d->address - w->address, d->count, w->size) &&
@@ -53,10 +53,10 @@ static void *reach(struct vfio_user_channel *c, const struct vfio_user_dma *d)
 /* ---- answers ---- */
 
 /* Room for a reply of so many bytes, header and all, with the header filled in. */
-static char *put_reply(const struct vfio_user_dma *d, size_t size, uint32_t error)
+static char *put_reply(const struct vfio_client_dma *d, size_t size, uint32_t error)
 {
-	struct vfio_user_inbox *b = d->from;
-	struct vfio_user_header h = d->header;
+	struct vfio_client_inbox *b = d->from;
+	struct vfio_client_header h = d->header;
 	char *at;
 
 	h.size = size;
@@ -75,14 +75,15 @@ static char *put_reply(const struct vfio_user_dma *d, size_t size, uint32_t erro
 	return at + sizeof(h);
 }
 
-static void put_error(struct vfio_user_channel *c, const struct vfio_user_dma *d, uint32_t error)
+static void put_error(struct vfio_client_channel *c, const struct vfio_client_dma *d,
+		      uint32_t error)
 {
 	c->counters.errors++;
 	if (!(d->header.flags & VFIO_USER_NO_REPLY))
 		put_reply(d, sizeof(d->header), error);
 }
 
-static void answer_read(struct vfio_user_channel *c, const struct vfio_user_dma *d,
+static void answer_read(struct vfio_client_channel *c, const struct vfio_client_dma *d,
 			const void *memory)
 {
 	char *payload = put_reply(d, sizeof(d->header) + DATA_AT + d->count, 0);
@@ -98,7 +99,8 @@ static void answer_read(struct vfio_user_channel *c, const struct vfio_user_dma 
 	c->counters.read_bytes += d->count;
 }
 
-static void answer_write(struct vfio_user_channel *c, const struct vfio_user_dma *d, void *memory)
+static void answer_write(struct vfio_client_channel *c, const struct vfio_client_dma *d,
+			 void *memory)
 {
 	size_t size = d->header.id & 1 ? WRITE_REPLY_LONG : WRITE_REPLY;
 	char *payload;
@@ -117,7 +119,7 @@ static void answer_write(struct vfio_user_channel *c, const struct vfio_user_dma
 	memcpy(payload + COUNT_AT, &d->count, size - COUNT_AT);
 }
 
-static void answer(struct vfio_user_channel *c, const struct vfio_user_dma *d)
+static void answer(struct vfio_client_channel *c, const struct vfio_client_dma *d)
 {
 	void *memory = reach(c, d);
 
@@ -131,7 +133,7 @@ static void answer(struct vfio_user_channel *c, const struct vfio_user_dma *d)
 
 /* ---- commands ---- */
 
-static void hold(struct vfio_user_channel *c, struct vfio_user_dma *d, bool deferred)
+static void hold(struct vfio_client_channel *c, struct vfio_client_dma *d, bool deferred)
 {
 	void *copied = NULL;
 
@@ -148,7 +150,7 @@ static void hold(struct vfio_user_channel *c, struct vfio_user_dma *d, bool defe
 	c->held[c->held_count++] = *d;
 }
 
-static void carry_out(struct vfio_user_channel *c, struct vfio_user_dma *d)
+static void carry_out(struct vfio_client_channel *c, struct vfio_client_dma *d)
 {
 	switch (c->judge ? c->judge(c->judge_arg, d) : VFIO_USER_ANSWER) {
 	case VFIO_USER_ANSWER:
@@ -164,7 +166,7 @@ static void carry_out(struct vfio_user_channel *c, struct vfio_user_dma *d)
 }
 
 /* 0, or the error that a client would answer. */
-static uint32_t parse(const struct vfio_user_channel *c, struct vfio_user_dma *d,
+static uint32_t parse(const struct vfio_client_channel *c, struct vfio_client_dma *d,
 		      const char *payload, size_t size)
 {
 	bool writes = d->header.command == VFIO_USER_DMA_WRITE;
@@ -183,10 +185,10 @@ static uint32_t parse(const struct vfio_user_channel *c, struct vfio_user_dma *d
 	return 0;
 }
 
-void vfio_user_dma_command(struct vfio_user_channel *c, struct vfio_user_inbox *b,
-			   const struct vfio_user_header *h, const char *payload)
+void vfio_client_dma_command(struct vfio_client_channel *c, struct vfio_client_inbox *b,
+			     const struct vfio_client_header *h, const char *payload)
 {
-	struct vfio_user_dma d = { .header = *h, .from = b };
+	struct vfio_client_dma d = { .header = *h, .from = b };
 	uint32_t error = parse(c, &d, payload, h->size - sizeof(*h));
 
 	if (error) {
@@ -200,12 +202,12 @@ void vfio_user_dma_command(struct vfio_user_channel *c, struct vfio_user_inbox *
 }
 
 /* Commands that the judge holds go to the end of what is held, beyond count. */
-void vfio_user_dma_answer_deferred(struct vfio_user_channel *c)
+void vfio_client_dma_answer_deferred(struct vfio_client_channel *c)
 {
 	unsigned count = c->held_count, kept = 0;
 
 	for (unsigned i = 0; i < count; i++) {
-		struct vfio_user_dma d = c->held[i];
+		struct vfio_client_dma d = c->held[i];
 		void *data = d.data;
 
 		if (!d.deferred) {
@@ -219,12 +221,12 @@ void vfio_user_dma_answer_deferred(struct vfio_user_channel *c)
 	c->held_count = kept + c->held_count - count;
 }
 
-unsigned vfio_user_dma_release(struct vfio_user_channel *c, bool backwards)
+unsigned vfio_client_dma_release(struct vfio_client_channel *c, bool backwards)
 {
 	unsigned count = c->held_count;
 
 	for (unsigned i = 0; i < count; i++) {
-		struct vfio_user_dma *d = &c->held[backwards ? count - 1 - i : i];
+		struct vfio_client_dma *d = &c->held[backwards ? count - 1 - i : i];
 
 		answer(c, d);
 		free(d->data);
