@@ -17,10 +17,14 @@ static const struct counter_field fields[] = {
 	{ "ring_read_bytes", offsetof(struct link_numbers, read_bytes[LINK_RING]) },
 	{ "ring_writes", offsetof(struct link_numbers, writes[LINK_RING]) },
 	{ "ring_write_bytes", offsetof(struct link_numbers, write_bytes[LINK_RING]) },
+	{ "header_reads", offsetof(struct link_numbers, reads[LINK_HEADER]) },
+	{ "header_read_bytes", offsetof(struct link_numbers, read_bytes[LINK_HEADER]) },
 	{ "payload_reads", offsetof(struct link_numbers, reads[LINK_PAYLOAD]) },
 	{ "payload_read_bytes", offsetof(struct link_numbers, read_bytes[LINK_PAYLOAD]) },
 	{ "payload_writes", offsetof(struct link_numbers, writes[LINK_PAYLOAD]) },
 	{ "payload_write_bytes", offsetof(struct link_numbers, write_bytes[LINK_PAYLOAD]) },
+	{ "status_writes", offsetof(struct link_numbers, writes[LINK_STATUS]) },
+	{ "status_write_bytes", offsetof(struct link_numbers, write_bytes[LINK_STATUS]) },
 	{ "failures", offsetof(struct link_numbers, failures) },
 };
 

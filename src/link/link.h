@@ -20,7 +20,9 @@
 struct dirty_log;
 struct memory_map;
 
-enum link_purpose { LINK_RING, LINK_PAYLOAD, LINK_PURPOSES };
+/* What a transfer is for.  RING is all that a request costs beside its own bytes: indexes,
+ * descriptors, used elements, event words. */
+enum link_purpose { LINK_RING, LINK_HEADER, LINK_PAYLOAD, LINK_STATUS, LINK_PURPOSES };
 enum link_answer { LINK_DONE = 1, LINK_PENDING = 0 };	/* or -errno */
 
 struct link_numbers {

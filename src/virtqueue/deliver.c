@@ -8,7 +8,9 @@
  *   index     the used index: from now on the driver sees the batch
  *   event     what the driver wants to be interrupted for; then, perhaps, the interrupt
  *
- * Each step waits for the one before, because the link may carry transfers out in any order.
+ * Each step waits for the one before, because the link may carry transfers out in any order.  Data
+ * and status of a request travel together: what the driver must not see is a status without its
+ * data, and it does not look at either before the used element, which waits for both.
  * What is pushed meanwhile makes up the next batch, so a slow link makes large batches.
  *
  * Requests over mapped memory that end while a batch is under way join the next one, for order's
@@ -39,12 +41,12 @@ static void data_done(struct link_transfer *t)
 }
 
 static void data_write(struct virtqueue *q, struct remote_chain *c, struct link_transfer *t,
-		       uint64_t iova, void *local, uint32_t length)
+		       enum link_purpose purpose, uint64_t iova, void *local, uint32_t length)
 {
 	*t = (struct link_transfer){ .iova = iova,
 				     .local = local,
 				     .length = length,
-				     .purpose = LINK_PAYLOAD,
+				     .purpose = purpose,
 				     .done = data_done,
 				     .owner = c };
 	remote_write(q, q->slots[c->head].epoch, t, &q->remote->data_pending[c->parity]);
@@ -72,13 +74,13 @@ static void write_back(struct virtqueue *q, struct chain_slot *s, uint64_t writt
 
 		if (!(c->list[i].flags & VRING_DESC_F_WRITE) || !part)
 			continue;
-		data_write(q, c, t++, c->list[i].addr, c->buffer + from, part);
+		data_write(q, c, t++, LINK_PAYLOAD, c->list[i].addr, c->buffer + from, part);
 		from += part;
 		written -= part;
 	}
 	c->status = status;
 	if (s->chain.has_status)
-		data_write(q, c, t, status_iova(c), &c->status, 1);
+		data_write(q, c, t, LINK_STATUS, status_iova(c), &c->status, 1);
 }
 
 /* A chain over mapped memory that has to queue up behind a batch. */

@@ -1,4 +1,11 @@
-/* remote_queue.h - the state of fetch.c and deliver.c: what is on its way over a remote link. */
+/* remote_queue.h - what is on its way over a remote link: the state that fetch*.c and deliver*.c
+ * share.
+ *
+ *   fetch.c          memory, transfers, and chains in the order of the ring
+ *   fetch_chain.c    one chain: indirect table, header, payload
+ *   fetch_split.c    the split ring's available part
+ *   deliver.c        payload, status and used elements back
+ */
 #ifndef VIRTQUEUE_REMOTE_QUEUE_H
 #define VIRTQUEUE_REMOTE_QUEUE_H
 
@@ -11,13 +18,15 @@ enum {
 	PAYLOAD_MAX = 64 << 20,		/* of one request: more is refused */
 };
 
-/* A chain whose memory is not, or not all, mapped.  One per slot, made when first needed. */
+/* A chain whose memory is not, or not all, mapped.  One per slot, made when first needed; its arrays
+ * grow to what the longest chain of the slot has needed. */
 struct remote_chain {
 	struct virtqueue *queue;
-	struct vring_desc *list;	/* owned, segments_max: our copy of the descriptors */
-	unsigned count;
-	struct vring_desc *table;	/* owned, segments_max: an indirect table, raw */
-	struct link_transfer *transfers;	/* owned, segments_max + 2 */
+	struct vring_desc *list;	/* owned: our copy of the descriptors */
+	unsigned count, list_room;
+	struct vring_desc *table;	/* owned: an indirect table, raw */
+	unsigned table_room;
+	struct link_transfer *transfers;	/* owned: list_room + 2 */
 	unsigned pending;		/* transfers under way */
 	bool waits_for_buffer, ready;
 	bool parity;			/* of the batch that it is delivered in */
@@ -28,10 +37,14 @@ struct remote_chain {
 };
 
 /* Bringing the available ring here: one after the other. */
-enum sync_state { SYNC_IDLE, SYNC_INDEX, SYNC_HEADS, SYNC_TABLE, SYNC_LISTEN };
+enum sync_state { SYNC_IDLE, SYNC_INDEX, SYNC_ASK, SYNC_HEADS, SYNC_TABLE };
 
 /* Bringing a batch of used elements there. */
 enum deliver_state { DELIVER_IDLE, DELIVER_DATA, DELIVER_ELEMENTS, DELIVER_INDEX, DELIVER_EVENT };
+
+/* A batch's part of the descriptor table may lie in pieces that are this many descriptors apart. */
+enum { TABLE_GAP = 64 };
+#define SYNC_TRANSFERS(size) ((size) / TABLE_GAP + 4)
 
 struct remote_queue {
 	struct buffer_pool *pool;	/* owned */
@@ -40,18 +53,26 @@ struct remote_queue {
 	enum sync_state sync;
 	unsigned sync_pending;
 	struct map_epoch *sync_epoch;
-	bool again;			/* kicked while a sync was under way */
+	bool again;			/* kicked since the index under way was asked for */
 	bool in_sync;			/* fetch_sync() is on the stack */
 	bool starved;			/* a chain waits for a buffer: so must all behind it */
 	unsigned resubmits_out; /* of the chains in fifo, how many came from a former process */
-	bool asked; /* the driver knows that we want a notification at seen_index */
+	bool asked; /* the driver knows that we want a notification at asked_index */
 	uint16_t asked_index;
-	uint16_t new_index;		/* what the last look at the index found */
-	struct link_transfer sync_transfer[2];
-	uint16_t index_words[2];	/* available flags, index: raw */
-	uint16_t event_word;
-	uint16_t *raw_heads;		/* owned, size_max */
-	struct vring_desc *raw_table;	/* owned, size_max */
+	struct link_transfer *sync_transfers;	/* owned, SYNC_TRANSFERS(size_max) */
+
+	struct fetch_split {
+		uint16_t new_index;	/* what the last look at the index found */
+		bool index_read;	/* the heads under way come with another look */
+		bool ask_early;		/* the driver tends to be quiet after each batch */
+		bool whole;		/* the table under way is all of it */
+		unsigned scattered;	/* so many batches are to read all of the table at once */
+		unsigned expected;	/* descriptors, from a head, that a chain likely lies in */
+		uint16_t event_word;
+		uint16_t *raw_ring;	/* owned, size_max + 1: the index, the heads */
+		struct vring_desc *raw_table;	/* owned, size_max */
+		uint8_t *place;		/* owned, size_max: enum place, of this batch */
+	} split;
 
 	uint16_t *fifo;			/* owned, size_max: heads in the order of the ring */
 	unsigned fifo_first, fifo_count;
@@ -85,5 +106,26 @@ void remote_ended(struct virtqueue *q, struct map_epoch *epoch, const struct lin
 		  unsigned *pending);
 
 void fetch_retry(struct virtqueue *q);	/* a buffer came back */
+
+/* Something the owner waits for may have come about: chains to pop, or quiet. */
+void fetch_tell_owner(struct virtqueue *q);
+void fetch_append(struct virtqueue *q, unsigned id);	/* this slot's chain is popped next */
+
+/* One transfer of the queue's machine; those of one step are numbered from 0. */
+void fetch_sync_transfer(struct virtqueue *q, unsigned which, uint64_t iova, void *local,
+			 uint32_t length, bool write);
+
+/* fetch_chain.c: starts the machine of the chain whose `count` descriptors, in order, lie in
+ * q->walk. */
+void fetch_chain_begin(struct virtqueue *q, unsigned id, unsigned count);
+/* The chain got the buffer that it waited for, or waits on. */
+void fetch_chain_retry(struct virtqueue *q, struct remote_chain *c);
+void fetch_chain_free(struct remote_chain *c);		/* NULL is ignored */
+
+/* fetch_split.c: begins the look at the ring; goes on with the next step of it. */
+int fetch_split_open(struct fetch_split *f, size_t size);	/* 0 or -ENOMEM */
+void fetch_split_close(struct fetch_split *f);
+void fetch_split_begin(struct virtqueue *q);
+void fetch_split_step(struct virtqueue *q);
 
 #endif

@@ -4,7 +4,7 @@
  *   descriptor.c  chains of descriptors copied into a list of segments
  *   split_ring.c  available and used ring of mapped memory (virtio 1.3, 2.7)
  *   inflight.c    the region that survives us (vhost-user INFLIGHT_SHMFD)
- *   fetch.c       remote memory: rings, descriptors, header and payload on their way to us
+ *   fetch*.c      remote memory: rings, descriptors, header and payload on their way to us
  *   deliver.c     remote memory: payload, status and used elements on their way back
  *
  * Indexes run freely and wrap at 65536, as in the ring.  In order:

@@ -219,8 +219,9 @@ int split_ring_chain(struct virtqueue *q, struct chain_slot *s, unsigned head)
 			return answer;
 	}
 	status_take(q, s);
-	link_count_read(&q->link, LINK_PAYLOAD, 1 + s->chain.readable,
-			s->chain.header_bytes + s->chain.readable_bytes);
+	link_count_read(&q->link, LINK_HEADER, 1, s->chain.header_bytes);
+	if (s->chain.readable)
+		link_count_read(&q->link, LINK_PAYLOAD, s->chain.readable, s->chain.readable_bytes);
 	return 0;
 }
 

@@ -526,7 +526,7 @@ void virtqueue_mark_payload(struct virtqueue *q, const struct chain_slot *s, uin
 void virtqueue_store_status(struct virtqueue *q, struct chain_slot *s, uint8_t status)
 {
 	*s->status = status;
-	link_count_write(&q->link, LINK_PAYLOAD, 1, 1);
+	link_count_write(&q->link, LINK_STATUS, 1, 1);
 	if (unlikely(q->log))
 		dirty_log_mark(q->log, s->status_iova, 1);
 }
