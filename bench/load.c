@@ -1,4 +1,5 @@
-/* load.c - outboard-load: sends block requests to a vhost-user socket and says how fast it was. */
+/* load.c - outboard-load: sends block requests to a vhost-user or vfio-user socket and says how
+ * fast it was. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +10,10 @@
 #include "load_run.h"
 
 static const char usage[] =
-	"Usage: outboard-load --socket PATH [options]\n"
+	"Usage: outboard-load --socket PATH | --vfio-user PATH [options]\n"
+	"  --socket PATH    of a vhost-user device\n"
+	"  --vfio-user PATH of a vfio-user device\n"
+	"  --unshared       the device does not get the memory, and reaches it by messages\n"
 	"  --rw KIND        randread (default), randwrite, read, write, mixed (70 % random reads)\n"
 	"  --block BYTES    of one request: 4096\n"
 	"  --depth N        requests in flight per queue: 32\n"
@@ -90,6 +94,8 @@ static uint32_t block_size(const char *text)
 
 enum {
 	SOCKET = 1,
+	VFIO_USER,
+	UNSHARED,
 	RW,
 	BLOCK,
 	DEPTH,
@@ -107,6 +113,8 @@ enum {
 
 static const struct option long_options[] = {
 	{ "socket", required_argument, NULL, SOCKET },
+	{ "vfio-user", required_argument, NULL, VFIO_USER },
+	{ "unshared", no_argument, NULL, UNSHARED },
 	{ "rw", required_argument, NULL, RW },
 	{ "block", required_argument, NULL, BLOCK },
 	{ "depth", required_argument, NULL, DEPTH },
@@ -127,7 +135,12 @@ static void set_option(struct load_options *o, bool *json, int option)
 {
 	switch (option) {
 	case SOCKET:
+	case VFIO_USER:
 		o->socket = optarg;
+		o->vfio = option == VFIO_USER;
+		break;
+	case UNSHARED:
+		o->unshared = true;
 		break;
 	case RW:
 		set_kind(o, optarg);
@@ -190,8 +203,10 @@ static void parse(int argc, char **argv, struct load_options *o, bool *json)
 		set_option(o, json, option);
 	if (optind < argc)
 		refuse("unexpected argument", argv[optind]);
-	if (!o->socket) {
-		fprintf(stderr, "outboard-load: --socket is needed\n%s", usage);
+	if (!o->socket || (o->unshared && !o->vfio)) {
+		fprintf(stderr, "outboard-load: %s\n%s",
+			o->socket ? "--unshared goes with --vfio-user" : "a socket is needed",
+			usage);
 		exit(2);
 	}
 }
@@ -201,16 +216,24 @@ static double percentile_us(const struct load_result *r, unsigned per_mille)
 	return histogram_percentile(&r->latency, per_mille) / 1e3;
 }
 
+static double per_request(const struct load_result *r, uint64_t count)
+{
+	return r->requests ? (double)count / r->requests : 0;
+}
+
 static void print_json(const struct load_result *r, double mean_us, double cpu_us)
 {
 	printf("{\"iops\": %.0f, \"mean_us\": %.3f, \"p50_us\": %.3f, \"p99_us\": %.3f, "
 	       "\"p999_us\": %.3f, \"server_cpu_us\": %.3f, \"server_cpu_seconds\": %.4f, "
 	       "\"seconds\": %.3f, \"requests\": %llu, \"kicks\": %llu, \"interrupts\": %llu, "
-	       "\"errors\": %llu}\n",
+	       "\"errors\": %llu, \"dma_reads\": %.3f, \"dma_writes\": %.3f, "
+	       "\"dma_bytes\": %.0f}\n",
 	       r->requests / r->seconds, mean_us, percentile_us(r, 500), percentile_us(r, 990),
 	       percentile_us(r, 999), cpu_us, r->server_cpu_seconds, r->seconds,
 	       (unsigned long long)r->requests, (unsigned long long)r->kicks,
-	       (unsigned long long)r->interrupts, (unsigned long long)r->errors);
+	       (unsigned long long)r->interrupts, (unsigned long long)r->errors,
+	       per_request(r, r->dma.reads), per_request(r, r->dma.writes),
+	       per_request(r, r->dma.bytes));
 }
 
 static void print_text(const struct load_result *r, double mean_us, double cpu_us)
@@ -222,6 +245,10 @@ static void print_text(const struct load_result *r, double mean_us, double cpu_u
 	       percentile_us(r, 999), cpu_us, r->server_cpu_seconds, r->seconds,
 	       (unsigned long long)r->requests, (unsigned long long)r->kicks,
 	       (unsigned long long)r->interrupts, (unsigned long long)r->errors);
+	if (r->dma.reads + r->dma.writes)
+		printf("%.2f DMA_READ and %.2f DMA_WRITE messages per request, %.0f bytes\n",
+		       per_request(r, r->dma.reads), per_request(r, r->dma.writes),
+		       per_request(r, r->dma.bytes));
 }
 
 static void print(const struct load_result *r, bool json)

@@ -1,4 +1,4 @@
-/* load_run.c - keeps queues of a vhost-user block device full and measures.
+/* load_run.c - keeps queues of a block device full and measures.
  *
  * One thread drives all queues.  In poll mode it never sleeps and asks for no interrupts, so what
  * is measured is the device; the clock is read once per look that found something.
@@ -18,7 +18,7 @@
 #include "base/error.h"
 #include "driver/guest_blk.h"
 #include "driver/guest_memory.h"
-#include "driver/vhost_user_client.h"
+#include "load_device.h"
 
 enum { STUCK_SECONDS = 30, CLOCK_LOOKS = 4096, RING_SPACE = 1 << 20 };
 
@@ -32,7 +32,7 @@ struct load_queue {
 struct load {
 	const struct load_options *o;
 	struct load_result *result;
-	struct vhost_user_client client;
+	struct load_device device;
 	struct guest_memory memory;
 	struct load_queue queues[LOAD_QUEUES_MAX];
 	uint64_t sectors; /* of the disk */
@@ -110,7 +110,7 @@ static void publish(struct load *l, struct load_queue *q)
 {
 	if (!guest_queue_publish(&q->ring))
 		return;
-	vhost_user_client_kick(&l->client, q->index);
+	l->device.transport->kick(&l->device, q->index);
 	l->result->kicks++;
 }
 
@@ -161,15 +161,17 @@ static int turn_all(struct load *l, uint64_t *now)
 /* Interrupt mode: sleeps unless something has come meanwhile. */
 static void sleep_for_interrupt(struct load *l)
 {
-	struct pollfd p[LOAD_QUEUES_MAX];
+	const struct load_transport *t = l->device.transport;
+	struct pollfd p[LOAD_QUEUES_MAX + 1];
 	bool sleep = true;
 	uint64_t count;
 
 	for (unsigned i = 0; i < l->o->queues; i++) {
-		p[i] = (struct pollfd){ .fd = l->client.call[i], .events = POLLIN };
+		p[i] = (struct pollfd){ .fd = t->interrupt(&l->device, i), .events = POLLIN };
 		sleep &= guest_queue_listen(&l->queues[i].ring);
 	}
-	if (sleep && poll(p, l->o->queues, 100) > 0)
+	p[l->o->queues] = (struct pollfd){ .fd = t->socket(&l->device), .events = POLLIN };
+	if (sleep && poll(p, l->o->queues + 1, 100) > 0)
 		for (unsigned i = 0; i < l->o->queues; i++)
 			if (p[i].revents && read(p[i].fd, &count, sizeof(count)) > 0)
 				l->result->interrupts++;
@@ -184,10 +186,15 @@ static int run_until(struct load *l, uint64_t end, struct error *e)
 	uint64_t now = now_ns(), alive = now;
 
 	for (unsigned looks = 0; l->stopping ? l->outstanding : now < end; looks++) {
-		int found = turn_all(l, &now);
+		int found = l->device.transport->serve(&l->device);
 
+		if (found >= 0)
+			found = turn_all(l, &now);
 		if (found < 0)
-			return error_set(e, found, "the device used what was not outstanding");
+			return error_set(e, found,
+					 found == -EPROTO
+						 ? "the device used what was not outstanding"
+						 : "the device is gone");
 		if (found) {
 			alive = now;
 			continue;
@@ -232,70 +239,51 @@ static int open_queue(struct load *l, unsigned index, struct error *e)
 	struct load_queue *q = &l->queues[index];
 	uint64_t part = l->sectors / l->o->queues;
 	bool indirect = wants_indirect(l->o) &&
-			l->client.features & 1ull << VIRTIO_RING_F_INDIRECT_DESC;
+			l->device.features & 1ull << VIRTIO_RING_F_INDIRECT_DESC;
 
 	q->index = index;
 	q->next_sector = index * part;
 	q->last_sector = (index + 1) * part;
 	guest_queue_open(&q->ring, &l->memory, ring_size(l->o, indirect),
-			 l->client.features & 1ull << VIRTIO_RING_F_EVENT_IDX);
+			 l->device.features & 1ull << VIRTIO_RING_F_EVENT_IDX);
 	guest_blk_open(&q->blk, &q->ring, &l->memory, l->o->depth, l->o->block, indirect);
 	if (!l->o->interrupt)
 		guest_queue_mute(&q->ring);
-	return vhost_user_client_start_queue(&l->client, index, &q->ring, 0, e);
-}
-
-static int learn_size(struct load *l, struct error *e)
-{
-	uint64_t capacity;
-	int err = vhost_user_client_read_config(&l->client, 0, &capacity, sizeof(capacity), e);
-
-	l->sectors = le64toh(capacity);
-	if (!err && l->sectors / l->o->queues < 2ull * l->o->block / 512)
-		return error_set(e, -EINVAL, "the disk is too small");
-	return err;
+	return l->device.transport->start_queue(&l->device, index, &q->ring, e);
 }
 
 static int open_device(struct load *l, struct error *e)
 {
-	const struct guest_memory *region = &l->memory;
 	uint64_t wanted = 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX |
 			  1ull << VIRTIO_BLK_F_FLUSH | 1ull << VIRTIO_BLK_F_MQ;
-	int err = vhost_user_client_connect(&l->client, l->o->socket, e);
+	int err;
 
 	if (wants_indirect(l->o))
 		wanted |= 1ull << VIRTIO_RING_F_INDIRECT_DESC;
-	if (!err && l->client.queue_max < l->o->queues)
-		err = error_set(e, -EINVAL, "the device has %u queues", l->client.queue_max);
-	if (!err)
-		err = vhost_user_client_set_features(&l->client, wanted, e);
-	if (!err)
-		err = learn_size(l, e);
-	if (!err)
-		err = vhost_user_client_share(&l->client, &region, 1, e);
+	err = l->device.transport->open(&l->device, l->o, wanted, e);
+	if (!err && l->device.queue_max < l->o->queues)
+		err = error_set(e, -EINVAL, "the device has %u queues", l->device.queue_max);
+	l->sectors = l->device.sectors;
+	if (!err && l->sectors / l->o->queues < 2ull * l->o->block / 512)
+		err = error_set(e, -EINVAL, "the disk is too small");
 	for (unsigned i = 0; !err && i < l->o->queues; i++)
 		err = open_queue(l, i, e);
-	return err;
+	return err ? err : l->device.transport->ready(&l->device, e);
 }
 
 static int stop_queues(struct load *l, struct error *e)
 {
 	int err = 0;
 
-	for (unsigned i = 0; !err && i < l->o->queues; i++) {
-		uint16_t base;
-
-		err = vhost_user_client_stop_queue(&l->client, i, &base, e);
-		if (!err && base != l->queues[i].ring.used_index)
-			err = error_set(e, -EPROTO, "queue %u stopped at %u, not at %u", i, base,
-					l->queues[i].ring.used_index);
-	}
+	for (unsigned i = 0; !err && i < l->o->queues; i++)
+		err = l->device.transport->stop_queue(&l->device, i, l->queues[i].ring.used_index,
+						      e);
 	return err;
 }
 
 static void close_device(struct load *l)
 {
-	vhost_user_client_close(&l->client);
+	l->device.transport->close(&l->device);
 	for (unsigned i = 0; i < l->o->queues; i++) {
 		guest_blk_close(&l->queues[i].blk);
 		guest_queue_close(&l->queues[i].ring);
@@ -319,18 +307,29 @@ static void fill(struct load *l)
 	}
 }
 
+/* A device without anything to do asks for nothing, so nobody has to serve it. */
+static void rest(double seconds)
+{
+	usleep(seconds * 1e6);
+}
+
 static int measure(struct load *l, struct error *e)
 {
 	double server = server_cpu_seconds(l->o->server);
+	struct load_transactions before = l->device.transport->transactions(&l->device), after;
 	uint64_t own = clock_ns(CLOCK_THREAD_CPUTIME_ID), start = now_ns();
 	int err = 0;
 
 	l->measuring = true;
 	if (l->o->idle)
-		usleep(l->o->seconds * 1e6);
+		rest(l->o->seconds);
 	else
 		err = run_until(l, start + (uint64_t)(l->o->seconds * 1e9), e);
 	l->measuring = false;
+	after = l->device.transport->transactions(&l->device);
+	l->result->dma = (struct load_transactions){ after.reads - before.reads,
+						     after.writes - before.writes,
+						     after.bytes - before.bytes };
 	l->result->seconds = (now_ns() - start) / 1e9;
 	l->result->own_cpu_seconds = (clock_ns(CLOCK_THREAD_CPUTIME_ID) - own) / 1e9;
 	l->result->server_cpu_seconds = server_cpu_seconds(l->o->server) - server;
@@ -345,7 +344,7 @@ static int warm_and_measure(struct load *l, struct error *e)
 	l->stopping = l->o->idle;
 	err = run_until(l, now_ns() + (uint64_t)(l->o->warm_seconds * 1e9), e);
 	if (!err && l->o->idle)
-		usleep(l->o->warm_seconds * 1e6);
+		rest(l->o->warm_seconds);
 	if (!err)
 		err = measure(l, e);
 	l->stopping = true;
@@ -378,8 +377,8 @@ int load_run(const struct load_options *o, struct load_result *result, struct er
 	l->o = o;
 	l->result = result;
 	l->random = 0x9e3779b97f4a7c15;
-	vhost_user_client_init(&l->client);
 	guest_memory_open(&l->memory, 0x100000, memory_needed(o));
+	load_device_init(&l->device, o, &l->memory);
 	memset(l->memory.bytes, 0, l->memory.size); /* no page faults later */
 	err = pin(o->cpu, e);
 	if (!err)

@@ -1,4 +1,4 @@
-/* load_run.h - a load of block requests over vhost-user, and what came of it. */
+/* load_run.h - a load of block requests, and what came of it. */
 #ifndef BENCH_LOAD_RUN_H
 #define BENCH_LOAD_RUN_H
 
@@ -14,6 +14,8 @@ enum { LOAD_QUEUES_MAX = 16 };
 
 struct load_options {
 	const char *socket;
+	bool vfio;		/* speaks vfio-user, else vhost-user */
+	bool unshared;		/* vfio-user: the device reaches memory by messages only */
 	unsigned read_percent;
 	bool random;
 	uint32_t block;		/* bytes of a request */
@@ -27,11 +29,16 @@ struct load_options {
 	int cpu;		/* run here; -1: anywhere */
 };
 
+struct load_transactions { /* by messages */
+	uint64_t reads, writes, bytes;
+};
+
 struct load_result {
 	uint64_t requests, errors, kicks, interrupts;
 	double seconds, server_cpu_seconds, own_cpu_seconds;
 	uint64_t sum_ns;	/* of all latencies */
 	struct histogram latency;	/* nanoseconds */
+	struct load_transactions dma;
 };
 
 /* 0 or -errno with *e.  Requests that end with a bad status are counted as errors. */

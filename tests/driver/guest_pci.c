@@ -740,6 +740,17 @@ int guest_pci_reset_queue(struct guest_pci *p, unsigned index, struct error *e)
 	return err ? error_wrap(e, "queue %u: reset", index) : 0;
 }
 
+/* virtio 1.3, 4.1.3.1: at most 32 bits at once. */
+static int read_words(struct guest_pci *p, uint32_t offset, char *to, unsigned n, struct error *e)
+{
+	int err = 0;
+
+	for (unsigned i = 0; !err && i < n; i += 4)
+		err = vfio_user_client_read(p->client, p->config.bar, p->config.offset + offset + i,
+					    to + i, minimum_u64(n - i, 4), e);
+	return err;
+}
+
 int guest_pci_read_config(struct guest_pci *p, uint32_t offset, void *to, unsigned n,
 			  struct error *e)
 {
@@ -749,8 +760,7 @@ int guest_pci_read_config(struct guest_pci *p, uint32_t offset, void *to, unsign
 	for (unsigned i = 0; i < 1000; i++) {
 		err = common_get(p, VIRTIO_PCI_COMMON_CFGGENERATION, 1, &before, e);
 		if (!err)
-			err = vfio_user_client_read(p->client, p->config.bar,
-						    p->config.offset + offset, to, n, e);
+			err = read_words(p, offset, to, n, e);
 		if (!err)
 			err = common_get(p, VIRTIO_PCI_COMMON_CFGGENERATION, 1, &after, e);
 		if (err || before == after)

@@ -212,9 +212,11 @@ static int turn(struct vfio_client_channel *c, int timeout_ms)
 			       { .fd = c->wake, .events = POLLIN } };
 	int count;
 
-	pthread_mutex_unlock(&c->lock);
-	poll(p, 3, timeout_ms);
-	pthread_mutex_lock(&c->lock);
+	if (timeout_ms) {
+		pthread_mutex_unlock(&c->lock);
+		poll(p, 3, timeout_ms);
+		pthread_mutex_lock(&c->lock);
+	}
 	if (c->lost)
 		return c->failure;
 	count = drain(c, &c->main) + drain(c, &c->twin);
