@@ -3,7 +3,8 @@
  * Started, a queue is a poller of its reactor.  It looks at the available ring every turn while
  * there is work, and comes to rest when there has been none for a while: then the driver is asked
  * for a notification, whose eventfd wakes it.  Over a remote link looking costs transfers, so there
- * the notification, and the end of what is under way, are all that wakes it.
+ * the notification, and the end of what is under way, are all that wakes it; a queue that nobody
+ * can kick looks now and then, the more rarely the less it finds.
  */
 #include "virtio/virtio_queue.h"
 
@@ -17,6 +18,9 @@
 #include "base/descriptor.h"
 #include "link/memory_map.h"
 #include "virtio/virtio_state.h"
+
+/* Between two looks at a remote ring without a kick descriptor. */
+enum { LOOK_NS_MIN = 20000, LOOK_NS_MAX = 1000000 };
 
 static const struct counter_field fields[] = {
 	{ "kicks", offsetof(struct virtio_queue, kicks) },
@@ -84,6 +88,7 @@ int virtio_queue_take(struct virtio_queue *q, struct virtqueue_chain **c)
 	}
 	q->budget -= answer;
 	q->in_flight += answer;
+	q->taken += answer;
 	return answer;
 }
 
@@ -131,6 +136,7 @@ static void queue_rest_for_good(struct virtio_queue *q)
 {
 	reactor_poller_remove(&q->poller);
 	reactor_watch_remove(&q->kick);
+	reactor_timer_cancel(&q->look);
 }
 
 static void stop(struct virtio_queue *q)
@@ -190,6 +196,34 @@ static bool queue_poll(void *arg)
 	return work(q);
 }
 
+static void look_is_due(void *arg)
+{
+	struct virtio_queue *q = arg;
+
+	q->kicked = true;
+	reactor_poller_wake(&q->poller);
+}
+
+static void look_later(struct virtio_queue *q)
+{
+	bool found = q->taken != q->taken_before;
+
+	q->look_ns = found ? LOOK_NS_MIN : minimum_u64(2 * q->look_ns, LOOK_NS_MAX);
+	q->look_ns = maximum_u64(q->look_ns, LOOK_NS_MIN);
+	q->taken_before = q->taken;
+	if (reactor_timer_set(q->reactor, &q->look, reactor_now(q->reactor) + q->look_ns))
+		virtio_queue_break(q, "out of memory for a timer");
+}
+
+static bool rest_remote(struct virtio_queue *q)
+{
+	if (q->kicked || q->ready)
+		return false;
+	if (q->eventfd[EVENTFD_KICK] < 0 && !q->look.reactor)
+		look_later(q);
+	return true;
+}
+
 /* A queue without a kick descriptor is polled all the time: nobody will tell. */
 static bool queue_rest(void *arg)
 {
@@ -198,7 +232,7 @@ static bool queue_rest(void *arg)
 	if (!q->enabled || q->broken_told)
 		return true;
 	if (virtqueue_is_remote(q->ring))
-		return !q->kicked && !q->ready;
+		return rest_remote(q);
 	return q->eventfd[EVENTFD_KICK] >= 0 && virtqueue_listen(q->ring);
 }
 
@@ -454,6 +488,7 @@ static void tasks_lay_out(struct virtio_queue *q)
 	q->poller = (struct reactor_poller){
 		.poll = queue_poll, .rest = queue_rest, .wake = queue_wake, .arg = q
 	};
+	q->look = (struct reactor_timer){ .fn = look_is_due, .arg = q };
 	q->kick =
 		(struct reactor_watch){ .fd = -1, .events = POLLIN, .fn = queue_kicked, .arg = q };
 }

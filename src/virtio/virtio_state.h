@@ -67,6 +67,9 @@ struct virtio_queue {
 	unsigned budget, in_flight;
 	bool started, stopping, enabled;
 	bool kicked, ready;			/* remote rings only: look, pop */
+	struct reactor_timer look;		/* remote rings that nobody kicks */
+	uint64_t look_ns;			/* how long it waits */
+	uint64_t taken, taken_before;		/* requests; when it last waited */
 	int eventfd[EVENTFD_KINDS];		/* owned; -1: none */
 	struct reactor_task broken;		/* to the control reactor */
 	bool broken_told;

@@ -47,6 +47,7 @@ struct sim_plan {
 	uint16_t queue_size;
 	bool event_index, indirect;
 	unsigned remote_regions;		/* bit per region; 0: all is mapped */
+	bool kinds_change;	/* regions become mapped, or remote, as maps change */
 	bool interrupts;	/* the driver looks at used rings only when interrupted */
 	bool polled_kicks;	/* queues without a kick descriptor */
 	bool link_failures, faults, kills, stops, resets, map_changes, resizes;
@@ -124,6 +125,7 @@ struct sim_remote {
 	struct link_remote remote;
 	struct sim *sim;
 	struct sim_transfer *pending;
+	unsigned regions;		/* that are or were remote: bit per region */
 };
 
 struct sim {

@@ -42,6 +42,7 @@ static void choose_link(struct sim *s, struct sim_plan *p)
 
 	p->remote_regions = kind < 2 ? 0 : kind == 2 ? ALL_REGIONS : sim_pick(s, ALL_REGIONS);
 	p->link_failures = p->remote_regions && sim_chance(s, 6);
+	p->kinds_change = p->remote_regions && sim_chance(s, 2);
 }
 
 static void choose_troubles(struct sim *s, struct sim_plan *p)
@@ -72,8 +73,6 @@ void sim_plan_choose(struct sim *s)
 	};
 	choose_filters(s, p);
 	choose_link(s, p);
-	/* rings that are reached by DMA are looked at only when the driver tells */
-	p->polled_kicks &= !(p->remote_regions & 1);
 	choose_troubles(s, p);
 	if (!p->persistent && sim_chance(s, 3))
 		p->block = 4096;

@@ -58,7 +58,7 @@ static void check_range(struct sim *s, const struct link_transfer *t)
 
 		if (iova - m->iova >= m->size)
 			continue;
-		if (!s->present[i] || !(s->plan.remote_regions >> i & 1) ||
+		if (!s->present[i] || !(s->remote.regions >> i & 1) ||
 		    t->part > m->iova + m->size - iova)
 			sim_fail(s, "a transfer outside of remote memory, region %u", i);
 		return;
@@ -90,7 +90,9 @@ static const struct link_remote_type type = { .name = "sim", .read = begin, .wri
 
 void sim_remote_open(struct sim *s)
 {
-	s->remote = (struct sim_remote){ .remote.type = &type, .sim = s };
+	s->remote = (struct sim_remote){ .remote.type = &type,
+					 .sim = s,
+					 .regions = s->plan.remote_regions };
 }
 
 void sim_remote_kill(struct sim *s)

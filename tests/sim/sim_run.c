@@ -163,11 +163,22 @@ static bool region_in_use(const struct sim *s, unsigned region)
 	return false;
 }
 
+/* Memory that was shared is not any more, or the other way round; nobody stops using it. */
+static void change_kind(struct sim *s, unsigned region)
+{
+	s->plan.remote_regions ^= region;
+	s->remote.regions |= s->plan.remote_regions;
+	sim_trace(s, "regions that are remote: 0x%x", s->plan.remote_regions);
+	sim_device_change_memory(s);
+}
+
 /* The guest stops using a region before the VMM takes it away. */
 static void trouble_memory(struct sim *s)
 {
 	unsigned region = 2 + sim_pick(s, REGIONS - 2);
 
+	if (s->plan.kinds_change && sim_chance(s, 2)) /* of the rings, mostly */
+		change_kind(s, 1u << (sim_chance(s, 3) ? sim_pick(s, REGIONS) : 0));
 	if (!s->plan.map_changes)
 		return;
 	s->avoid_region = region;
