@@ -135,6 +135,187 @@ static void test_notifications(struct guest_queue *q)
 	guest_queue_restart(q, 0);
 }
 
+/* ---- packed rings, and IN_ORDER ---- */
+
+/* A device that uses whatever is available: one by one, in turns of order, or in batches. */
+struct packed_echo {
+	struct guest_queue *q;
+	uint16_t seen, used; /* places in the ring */
+	bool seen_wrap, used_wrap;
+};
+
+struct packed_chain {
+	uint16_t id, descriptors;
+};
+
+static void packed_step(struct guest_queue *q, uint16_t *place, bool *wrap, uint16_t by)
+{
+	*place += by;
+	if (*place >= q->size) {
+		*place -= q->size;
+		*wrap = !*wrap;
+	}
+}
+
+static bool packed_next(struct packed_echo *d, struct packed_chain *c)
+{
+	uint16_t flags = le16toh(d->q->ring[d->seen].flags), place = d->seen;
+	bool wrap = d->seen_wrap;
+
+	if ((flags >> 7 & 1) != d->seen_wrap || (flags >> 15 & 1) == d->seen_wrap)
+		return false;
+	for (c->descriptors = 1; flags & VRING_DESC_F_NEXT; c->descriptors++) {
+		packed_step(d->q, &place, &wrap, 1);
+		flags = le16toh(d->q->ring[place].flags);
+		assert((flags >> 7 & 1) == wrap && (flags >> 15 & 1) != wrap);
+	}
+	c->id = le16toh(d->q->ring[place].id);
+	packed_step(d->q, &d->seen, &d->seen_wrap, c->descriptors);
+	return true;
+}
+
+static void packed_use(struct packed_echo *d, uint16_t id, uint32_t length, uint16_t skip)
+{
+	struct vring_packed_desc *u = &d->q->ring[d->used];
+
+	u->id = htole16(id);
+	u->len = htole32(length);
+	__atomic_store_n(&u->flags, htole16(d->used_wrap ? 0x8080 : 0), __ATOMIC_RELEASE);
+	packed_step(d->q, &d->used, &d->used_wrap, skip);
+}
+
+static unsigned packed_echo(struct packed_echo *d, bool backwards)
+{
+	struct packed_chain chains[64];
+	unsigned count = 0, sum = 0;
+
+	while (packed_next(d, &chains[count])) {
+		sum += chains[count].descriptors;
+		assert(++count < 64);
+	}
+	if (count && d->q->in_order) {
+		packed_use(d, chains[count - 1].id, 100 + count - 1, sum);
+		return count;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		struct packed_chain *c = &chains[backwards ? count - 1 - i : i];
+
+		packed_use(d, c->id, 100 + i, c->descriptors);
+	}
+	return count;
+}
+
+static void split_batch(struct echo *d)
+{
+	uint16_t end = le16toh(d->q->available->idx), count = end - d->seen;
+	struct vring_used_elem *e = &d->q->used->ring[d->used & d->q->mask];
+
+	*e = (struct vring_used_elem){ d->q->available->ring[(end - 1) & d->q->mask],
+				       htole32(100 + count - 1) };
+	d->used += count;
+	d->seen = end;
+	d->q->used->idx = htole16(d->used);
+}
+
+static void take_all(struct guest_queue *q, char *tokens, unsigned count)
+{
+	unsigned sum = 0;
+	uint32_t length;
+	void *token;
+
+	for (unsigned i = 0; i < count; i++) {
+		assert(guest_queue_take(q, &token, &length) == 1);
+		assert(length == 100 + i || (q->in_order && i + 1 < count && length == UINT32_MAX));
+		assert(!q->in_order || token == tokens + i);
+		sum += (char *)token - tokens;
+	}
+	assert(sum == count * (count - 1) / 2);
+	assert(guest_queue_take(q, &token, &length) == 0 && q->free_count == q->size);
+}
+
+static void test_kinds(struct guest_queue *q, struct guest_memory *m)
+{
+	struct packed_echo packed = { .q = q, .seen_wrap = true, .used_wrap = true };
+	uint64_t table = guest_memory_allocate(m, 64, 16);
+	struct guest_layout layout = { 0, guest_memory_at(m, table), table };
+	struct echo split = { .q = q };
+	char tokens[8];
+
+	for (unsigned round = 0; round < 70000; round++) {
+		unsigned count = round % 5 + 1;
+
+		for (unsigned i = 0; i < count; i++)
+			assert(guest_queue_add(q, three, 3, (round + i) % 3 ? NULL : &layout,
+					       &tokens[i]));
+		assert(!q->packed || !packed_next(&packed, &(struct packed_chain){ 0 }));
+		guest_queue_publish(q);
+		if (q->packed)
+			assert(packed_echo(&packed, round % 2) == count);
+		else
+			split_batch(&split);
+		take_all(q, tokens, count);
+	}
+	if (q->packed)
+		assert(guest_queue_base(q) ==
+		       (packed.used | (uint32_t)packed.used_wrap << 15) * 0x10001u);
+}
+
+/* Where the device wants to hear of comes from a table: every place but the one asked for is
+ * quiet, in both rounds of the ring. */
+static void test_packed_notifications(struct guest_queue *q)
+{
+	struct packed_echo d = { .q = q, .seen_wrap = true, .used_wrap = true };
+	char tokens[1];
+
+	guest_queue_restart(q, 0);
+	for (unsigned i = 0; i < 4u * q->size; i++) {
+		uint16_t here = q->next_available | q->available_wrap << 15;
+		uint16_t after = (q->next_available + 1) % q->size |
+				 (q->available_wrap ^ (q->next_available + 1 == q->size)) << 15;
+		unsigned kind = i % 4;
+
+		q->device_event->flags = htole16(kind < 2 ? VRING_PACKED_EVENT_FLAG_DESC
+							  : kind - 2);
+		q->device_event->off_wrap = htole16(kind ? after : here);
+		assert(guest_queue_add(q, three, 1, NULL, tokens));
+		assert(guest_queue_publish(q) == (kind == 0 || kind == 2));
+		packed_echo(&d, false);
+		assert(!guest_queue_listen(q));
+		take_all(q, tokens, 1);
+		assert(guest_queue_listen(q));
+	}
+}
+
+static void test_packed_lies_are_found(struct guest_queue *q)
+{
+	uint32_t length;
+	void *token;
+
+	guest_queue_restart(q, 0);
+	assert(guest_queue_add(q, three, 3, NULL, q));
+	guest_queue_publish(q);
+	packed_use(&(struct packed_echo){ .q = q, .used_wrap = true }, q->size, 1, 3);
+	assert(guest_queue_take(q, &token, &length) == -EPROTO);
+	packed_use(&(struct packed_echo){ .q = q, .used_wrap = true }, 5, 1, 3);
+	assert(guest_queue_take(q, &token, &length) == -EPROTO);
+}
+
+static void test_flags(unsigned flags)
+{
+	struct guest_memory memory;
+	struct guest_queue q;
+
+	guest_memory_open(&memory, 0x10000, 1 << 16);
+	guest_queue_open_flags(&q, &memory, 128, flags);
+	test_kinds(&q, &memory);
+	if (flags == (GUEST_QUEUE_PACKED | GUEST_QUEUE_EVENT_INDEX))
+		test_packed_notifications(&q);
+	if (flags & GUEST_QUEUE_PACKED)
+		test_packed_lies_are_found(&q);
+	guest_queue_close(&q);
+	guest_memory_close(&memory);
+}
+
 static void measure(struct guest_queue *q, unsigned long millions)
 {
 	struct echo device = { .q = q };
@@ -177,5 +358,8 @@ int main(int argc, char **argv)
 		guest_queue_close(&q);
 		guest_memory_close(&memory);
 	}
+	for (unsigned flags = 1; flags < 8 && argc == 1; flags++)
+		if (flags & (GUEST_QUEUE_PACKED | GUEST_QUEUE_IN_ORDER))
+			test_flags(flags);
 	return 0;
 }
