@@ -79,6 +79,7 @@ static int config_write(struct virtio_device *d, size_t offset, const void *from
 static const struct virtio_device_type blk_type = {
 	.name = "blk",
 	.device_id = 2,
+	.pci_class = 0x010000, /* mass storage, SCSI: what guests' tools show for virtio disks */
 	.config_size = sizeof(struct virtio_blk_config),
 	.header_size = BLK_HEADER_SIZE,
 	.has_status = true,

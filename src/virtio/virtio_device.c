@@ -92,6 +92,11 @@ uint32_t virtio_device_id(const struct virtio_device *d)
 	return d->type->device_id;
 }
 
+uint32_t virtio_device_pci_class(const struct virtio_device *d)
+{
+	return d->type->pci_class;
+}
+
 unsigned virtio_device_queue_count(const struct virtio_device *d)
 {
 	return d->queue_count;

@@ -45,6 +45,7 @@ void virtio_device_free(struct virtio_device *d);
 void *virtio_device_state(const struct virtio_device *d);
 const char *virtio_device_name(const struct virtio_device *d);
 uint32_t virtio_device_id(const struct virtio_device *d);	/* virtio 1.3, section 5 */
+uint32_t virtio_device_pci_class(const struct virtio_device *d);	/* 24 bits */
 unsigned virtio_device_queue_count(const struct virtio_device *d);
 uint16_t virtio_device_queue_size_max(const struct virtio_device *d);
 size_t virtio_device_config_size(const struct virtio_device *d);
@@ -94,7 +95,15 @@ void virtio_queue_position(const struct virtio_device *d, unsigned index,
  * interrupts are masked. */
 void virtio_queue_give_kick(struct virtio_device *d, unsigned index, int fd);
 void virtio_queue_give_interrupt(struct virtio_device *d, unsigned index, int fd);
+/* As give_interrupt, for a descriptor that leads to the same place as the old one, from which nothing
+ * gets lost: no interrupt is sent to make sure. */
+void virtio_queue_move_interrupt(struct virtio_device *d, unsigned index, int fd);
 void virtio_queue_give_error(struct virtio_device *d, unsigned index, int fd);
+
+/* A word that the driver overwrites to notify (virtio 1.3, 4.1.5.2); all ones: nothing new.  It is
+ * looked at all the time while the queue is enabled, in place of a kick descriptor.  Borrowed until
+ * the queue is stopped; NULL: none.  While the queue is stopped. */
+void virtio_queue_set_doorbell(struct virtio_device *d, unsigned index, uint32_t *word);
 
 /* Disabled queues take no requests.  Any time. */
 void virtio_queue_enable(struct virtio_device *d, unsigned index, bool on);

@@ -14,6 +14,7 @@ struct virtio_queue;
 struct virtio_device_type {
 	const char *name;	/* "blk": in logs and metrics */
 	uint32_t device_id;	/* virtio 1.3, section 5 */
+	uint32_t pci_class;	/* base class, subclass and interface, as pci_ids.h names them */
 	size_t config_size;	/* bytes */
 	uint16_t header_size;	/* bytes that every request begins with: handed out as a copy */
 	bool has_status;	/* the last writable byte of a request is a status */

@@ -160,10 +160,20 @@ static bool work(struct virtio_queue *q)
 	return true;
 }
 
+/* The driver's word counts once: all ones again before the ring is looked at. */
+static bool doorbell_rang(struct virtio_queue *q)
+{
+	return q->doorbell && __atomic_load_n(q->doorbell, __ATOMIC_RELAXED) != UINT32_MAX &&
+	       __atomic_exchange_n(q->doorbell, UINT32_MAX, __ATOMIC_SEQ_CST) != UINT32_MAX;
+}
+
 /* Over a remote link: look after a notification, pop what has arrived. */
 static bool poll_remote(struct virtio_queue *q)
 {
-	bool found = q->kicked || q->ready;
+	bool found;
+
+	q->kicked |= doorbell_rang(q);
+	found = q->kicked || q->ready;
 
 	if (q->kicked) {
 		q->kicked = false;
@@ -217,7 +227,7 @@ static void look_later(struct virtio_queue *q)
 
 static bool rest_remote(struct virtio_queue *q)
 {
-	if (q->kicked || q->ready)
+	if (q->kicked || q->ready || q->doorbell)
 		return false;
 	if (q->eventfd[EVENTFD_KICK] < 0 && !q->look.reactor)
 		look_later(q);
@@ -296,16 +306,30 @@ static void eventfd_replace(struct virtio_queue *q, enum eventfd_kind kind, int 
 		kick_watch(q);
 }
 
+/* Where there was no descriptor before, something may have gone nowhere. */
+static void interrupt_move(struct virtio_queue *q, int fd)
+{
+	if (q->eventfd[EVENTFD_INTERRUPT] < 0) {
+		eventfd_replace(q, EVENTFD_INTERRUPT, fd);
+		return;
+	}
+	virtqueue_move_interrupt(q->ring, fd);
+	fd_close(&q->eventfd[EVENTFD_INTERRUPT]);
+	q->eventfd[EVENTFD_INTERRUPT] = fd;
+}
+
 /* What came while the queue was disabled, or before the new descriptor, must not be missed. */
 static void settings_run(void *arg)
 {
 	struct virtio_queue *q = arg;
 
 	atomic_store(&q->settings_posted, false);
-	for (unsigned kind = 0; kind < EVENTFD_KINDS; kind++) {
+	for (unsigned kind = 0; kind < EVENTFD_BOXES; kind++) {
 		int fd = atomic_exchange(&q->eventfd_box[kind], MAILBOX_EMPTY);
 
-		if (fd != MAILBOX_EMPTY)
+		if (fd != MAILBOX_EMPTY && kind == EVENTFD_MOVED)
+			interrupt_move(q, fd);
+		else if (fd != MAILBOX_EMPTY)
 			eventfd_replace(q, kind, fd);
 	}
 	q->enabled = atomic_load(&q->enabled_box);
@@ -343,6 +367,17 @@ void virtio_queue_give_kick(struct virtio_device *d, unsigned index, int fd)
 void virtio_queue_give_interrupt(struct virtio_device *d, unsigned index, int fd)
 {
 	give_eventfd(d, index, EVENTFD_INTERRUPT, fd);
+}
+
+void virtio_queue_move_interrupt(struct virtio_device *d, unsigned index, int fd)
+{
+	give_eventfd(d, index, EVENTFD_MOVED, fd);
+}
+
+void virtio_queue_set_doorbell(struct virtio_device *d, unsigned index, uint32_t *word)
+{
+	assert(index < d->queue_count && !d->queues[index].is_started);
+	d->queues[index].doorbell = word;
 }
 
 void virtio_queue_give_error(struct virtio_device *d, unsigned index, int fd)
@@ -510,10 +545,10 @@ int virtio_queue_open(struct virtio_device *d, unsigned index, struct reactor *w
 	q->device = d;
 	q->index = index;
 	q->reactor = worker;
-	for (unsigned kind = 0; kind < EVENTFD_KINDS; kind++) {
+	for (unsigned kind = 0; kind < EVENTFD_KINDS; kind++)
 		q->eventfd[kind] = -1;
+	for (unsigned kind = 0; kind < EVENTFD_BOXES; kind++)
 		atomic_init(&q->eventfd_box[kind], MAILBOX_EMPTY);
-	}
 	tasks_lay_out(q);
 	snprintf(name, sizeof(name), "%s/%u", d->name, index);
 	q->ring = virtqueue_create(&options, e);
@@ -530,10 +565,11 @@ int virtio_queue_open(struct virtio_device *d, unsigned index, struct reactor *w
 void virtio_queue_close(struct virtio_queue *q)
 {
 	assert(!q->is_started && !atomic_load(&q->settings_posted));
-	for (unsigned kind = 0; kind < EVENTFD_KINDS; kind++) {
+	for (unsigned kind = 0; kind < EVENTFD_KINDS; kind++)
+		fd_close(&q->eventfd[kind]);
+	for (unsigned kind = 0; kind < EVENTFD_BOXES; kind++) {
 		int fd = atomic_load(&q->eventfd_box[kind]);
 
-		fd_close(&q->eventfd[kind]);
 		if (fd >= 0)
 			close(fd);
 	}

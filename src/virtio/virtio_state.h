@@ -37,7 +37,11 @@ struct virtio_order {
 	int status;			/* START: 0 or -errno */
 };
 
-enum eventfd_kind { EVENTFD_KICK, EVENTFD_INTERRUPT, EVENTFD_ERROR, EVENTFD_KINDS };
+/* MOVED is a box only: an INTERRUPT that leads to the same place as the one before. */
+enum eventfd_kind {
+	EVENTFD_KICK, EVENTFD_INTERRUPT, EVENTFD_ERROR, EVENTFD_KINDS,
+	EVENTFD_MOVED = EVENTFD_KINDS, EVENTFD_BOXES
+};
 
 struct virtio_queue {
 	struct virtio_device *device;
@@ -51,10 +55,11 @@ struct virtio_queue {
 	bool is_started;
 	struct virtio_queue_position position;
 	int *start_status;			/* the caller's; borrowed until done */
+	uint32_t *doorbell;			/* borrowed; NULL: none.  The worker's while started */
 	struct virtio_order orders[CHANGES];
 
 	/* Mailboxes. */
-	atomic_int eventfd_box[EVENTFD_KINDS];
+	atomic_int eventfd_box[EVENTFD_BOXES];
 	atomic_bool enabled_box, settings_posted;
 	struct reactor_task settings;
 

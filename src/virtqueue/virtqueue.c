@@ -384,6 +384,11 @@ void virtqueue_set_interrupt(struct virtqueue *q, int fd)
 		virtqueue_interrupt(q);
 }
 
+void virtqueue_move_interrupt(struct virtqueue *q, int fd)
+{
+	q->interrupt = fd;
+}
+
 bool virtqueue_is_remote(const struct virtqueue *q)
 {
 	return !q->used || !q->available || !q->descriptors;

@@ -79,7 +79,10 @@ bool virtqueue_is_settled(const struct virtqueue *q);
  * a ring does not lie in the new map, -ENOMEM: the queue is broken. */
 int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map);
 void virtqueue_set_log(struct virtqueue *q, struct dirty_log *log);	/* NULL: off */
-void virtqueue_set_interrupt(struct virtqueue *q, int fd); /* borrowed eventfd; -1: none */
+/* A borrowed eventfd, -1: none.  set: sends an interrupt at once, since one may have been due and
+ * gone nowhere.  move: sends none, since it would have come by the old descriptor. */
+void virtqueue_set_interrupt(struct virtqueue *q, int fd);
+void virtqueue_move_interrupt(struct virtqueue *q, int fd);
 
 /* 1 there are chains to pop, 0 nothing new or still on its way (ready runs when it has arrived),
  * -errno the driver broke the ring: broken for good, virtqueue_reason() says why. */
