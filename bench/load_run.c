@@ -216,7 +216,7 @@ static uint64_t memory_needed(const struct load_options *o)
 {
 	uint64_t slots = (uint64_t)o->queues * o->depth;
 
-	return o->queues * RING_SPACE + slots * (align_up(o->block, 4096) + 1024);
+	return align_up(o->queues * RING_SPACE + slots * (align_up(o->block, 4096) + 1024), 4096);
 }
 
 /* Back-ends often take no more than 256 descriptors: what needs more goes indirect. */

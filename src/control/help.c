@@ -91,9 +91,12 @@ void help_print_program(FILE *to)
 
 void help_print_blk(FILE *to)
 {
-	fprintf(to, "Usage: outboard blk --disk URI --socket-path PATH [OPTION]...\n"
-		    "       outboard-blk --disk URI --socket-path PATH [OPTION]...\n"
-		    "Serves a disk as a virtio block device to the VMM at a vhost-user socket.\n");
+	fprintf(to,
+		"Usage: outboard blk --disk URI --socket-path PATH [OPTION]...\n"
+		"       outboard-blk --disk URI --socket-path PATH [OPTION]...\n"
+		"       outboard blk --disk URI --vfio-user PATH [OPTION]...\n"
+		"Serves a disk as a virtio block device to the VMM at a vhost-user or vfio-user\n"
+		"socket.\n");
 	print_options(to, OPTION_BLK);
 }
 

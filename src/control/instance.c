@@ -20,6 +20,7 @@ struct instance {
 	struct reactor *control;                /* borrowed */
 	struct storage *storage;                /* owned */
 	struct blk *blk;                        /* owned; NULL until served */
+	const struct host_transport *transport; /* of the endpoint */
 	struct host_endpoint *endpoint;         /* owned; NULL until served and after the stop */
 };
 
@@ -103,24 +104,30 @@ static void log_ready(const struct instance *i)
 	char size[32];
 
 	print_size(storage_size(i->storage), size, sizeof(size));
-	if (s->socket_path)
+	if (s->vfio_user)
+		log_info("%s: %s, serving vfio-user on %s", s->name, size, s->vfio_user);
+	else if (s->socket_path)
 		log_info("%s: %s, %s vhost-user on %s", s->name, size,
 			 s->connect ? "connecting" : "serving", s->socket_path);
 	else
 		log_info("%s: %s, serving vhost-user on fd %lld", s->name, size, (long long)s->fd);
 }
 
-int instance_serve(struct instance *i, struct reactor **workers, unsigned count, struct error *e)
+int instance_serve(struct instance *i, struct reactor **workers, unsigned count,
+		   const struct pci_identity *identity, struct error *e)
 {
 	const struct device_settings *s = i->settings;
-	struct host_address address = { .path = s->socket_path,
+	struct host_address address = { .path = s->vfio_user ? s->vfio_user : s->socket_path,
 					.fd = s->fd,
-					.connect = s->connect };
+					.connect = s->connect,
+					.pci = identity,
+					.doorbell_page = s->doorbell_page };
 
 	i->blk = create_blk(i, workers, count, e);
 	if (!i->blk)
 		return error_wrap(e, "device %s", s->name);
-	i->endpoint = vhost_user_transport.open(&address, blk_device(i->blk), e);
+	i->transport = s->vfio_user ? &vfio_user_transport : &vhost_user_transport;
+	i->endpoint = i->transport->open(&address, blk_device(i->blk), e);
 	if (!i->endpoint)
 		return error_wrap(e, "device %s", s->name);
 	log_ready(i);
@@ -133,7 +140,7 @@ void instance_stop(struct instance *i, struct reactor_task *done)
 
 	i->endpoint = NULL;
 	if (endpoint)
-		vhost_user_transport.close(endpoint, done);
+		i->transport->close(endpoint, done);
 	else
 		reactor_defer(i->control, done);
 }

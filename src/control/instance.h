@@ -8,6 +8,7 @@
 struct device_settings;
 struct error;
 struct instance;
+struct pci_identity;
 struct reactor;
 struct reactor_task;
 
@@ -17,8 +18,10 @@ struct reactor_task;
 struct instance *instance_open(const struct device_settings *settings, struct reactor *control,
 			       struct error *e);
 
-/* Makes the device and its socket.  workers: borrowed until instance_free().  0 or -errno. */
-int instance_serve(struct instance *i, struct reactor **workers, unsigned count, struct error *e);
+/* Makes the device and its socket.  workers: borrowed until instance_free().  identity: as a PCI
+ * function, where it is one.  0 or -errno. */
+int instance_serve(struct instance *i, struct reactor **workers, unsigned count,
+		   const struct pci_identity *identity, struct error *e);
 
 /* Ends the connection and drains the queues; then runs done on the control reactor.  Once. */
 void instance_stop(struct instance *i, struct reactor_task *done);

@@ -75,6 +75,17 @@ const struct program_option option_table[] = {
 	{ "socket-path", OPTION_TEXT, OF_DEVICE(socket_path), .places = BLK_AND_DEVICE,
 	  .value = "PATH", .check = check_socket_path,
 	  .help = "the vhost-user socket to listen on; removed at the end" },
+	{ "vfio-user", OPTION_TEXT, OF_DEVICE(vfio_user), .places = BLK_AND_DEVICE, .value = "PATH",
+	  .check = check_socket_path,
+	  .help = "the vfio-user socket to listen on, where the device is a PCI function; removed "
+		  "at the end" },
+	{ "card", OPTION_TEXT, OF_DEVICE(card), .places = BLK_AND_DEVICE, .value = "TEXT",
+	  .check = check_name, .preset_help = "the name",
+	  .help = "the card that a PCI function is on: those of the same name are one card's "
+		  "functions, in the order in which they are named" },
+	{ "doorbell-page", OPTION_SWITCH, OF_DEVICE(doorbell_page), .places = BLK_AND_DEVICE,
+	  .help = "let the VMM map the page that a PCI function's driver writes notifications to, "
+		  "and poll it: no exit of the guest, but a thread that never sleeps" },
 	{ "fd", OPTION_NUMBER, OF_DEVICE(fd), .places = BLK_AND_DEVICE, .value = "N", .minimum = 0,
 	  .maximum = 1048576, .preset = -1, .preset_help = "",
 	  .help = "an inherited descriptor that is the vhost-user socket, instead of a path" },

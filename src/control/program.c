@@ -14,6 +14,7 @@
 #include "control/settings.h"
 #include "control/signals.h"
 #include "control/statistics.h"
+#include "pci/pci_function.h"
 #include "reactor/reactor.h"
 #include "reactor/reactor_thread.h"
 
@@ -199,8 +200,13 @@ static int serve_instances(struct program *p, struct error *e)
 	int err = 0;
 
 	signals_attach(p->signals, p->control, on_signal, p);
-	for (unsigned i = 0; i < p->instance_count && !err; i++)
-		err = instance_serve(p->instances[i], p->worker_reactors, p->worker_count, e);
+	for (unsigned i = 0; i < p->instance_count && !err; i++) {
+		struct pci_identity identity;
+
+		settings_identify(p->settings, i, &identity);
+		err = instance_serve(p->instances[i], p->worker_reactors, p->worker_count,
+				     &identity, e);
+	}
 	return err;
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "control/option.h"
+#include "pci/pci_function.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -81,9 +82,30 @@ static int settle_disk(struct device_settings *d, const char *dashes, const char
 	return error_set(e, -EINVAL, "%sdisk is missing", dashes);
 }
 
+static int check_vfio_user(const struct device_settings *d, const char *dashes, const char **name,
+			   struct error *e)
+{
+	if (!d->vfio_user && (d->card || d->doorbell_page)) {
+		*name = d->card ? "card" : "doorbell-page";
+		return error_set(e, -EINVAL, "%s%s needs %svfio-user", dashes, *name, dashes);
+	}
+	if (d->vfio_user && (d->socket_path || d->fd >= 0 || d->connect)) {
+		*name = "vfio-user";
+		return error_set(e, -EINVAL, "%svfio-user cannot go with %s%s", dashes, dashes,
+				 d->socket_path ? "socket-path"
+				 : d->fd >= 0   ? "fd"
+						: "connect");
+	}
+	return 0;
+}
+
 static int check_socket(const struct device_settings *d, const char *dashes, const char **name,
 			struct error *e)
 {
+	int err = check_vfio_user(d, dashes, name, e);
+
+	if (err || d->vfio_user)
+		return err;
 	if (d->fd >= 0 && d->socket_path) {
 		*name = "fd";
 		return error_set(e, -EINVAL, "%sfd cannot go with %ssocket-path", dashes, dashes);
@@ -93,7 +115,8 @@ static int check_socket(const struct device_settings *d, const char *dashes, con
 		return error_set(e, -EINVAL, "%sconnect needs %ssocket-path", dashes, dashes);
 	}
 	if (d->fd < 0 && !d->socket_path)
-		return error_set(e, -EINVAL, "%ssocket-path or %sfd is missing", dashes, dashes);
+		return error_set(e, -EINVAL, "%ssocket-path, %svfio-user or %sfd is missing",
+				 dashes, dashes, dashes);
 	return 0;
 }
 
@@ -129,6 +152,12 @@ int settings_check_unique(const struct program_settings *s, unsigned index, cons
 			return error_set(e, -EINVAL, "socket-path \"%s\" is taken by devices[%u]",
 					 d->socket_path, i);
 		}
+		if (same_text(d->vfio_user, other->vfio_user) ||
+		    same_text(d->vfio_user, other->socket_path)) {
+			*name = "vfio-user";
+			return error_set(e, -EINVAL, "vfio-user \"%s\" is taken by devices[%u]",
+					 d->vfio_user, i);
+		}
 		if (d->fd >= 0 && d->fd == other->fd) {
 			*name = "fd";
 			return error_set(e, -EINVAL, "fd %lld is taken by devices[%u]",
@@ -136,4 +165,34 @@ int settings_check_unique(const struct program_settings *s, unsigned index, cons
 		}
 	}
 	return 0;
+}
+
+static const char *card_of(const struct device_settings *d)
+{
+	return d->card ? d->card : d->name;
+}
+
+/* FNV-1a; the two low bits of the first byte make it a local address of a single station, so that
+ * it is nobody else's EUI-64. */
+static uint64_t serial_of(const char *card)
+{
+	uint64_t serial = 0xcbf29ce484222325;
+
+	for (; *card; card++)
+		serial = (serial ^ (unsigned char)*card) * 0x100000001b3;
+	return (serial & ~(3ull << 56)) | 2ull << 56;
+}
+
+void settings_identify(const struct program_settings *s, unsigned index,
+		       struct pci_identity *identity)
+{
+	const char *card = card_of(&s->devices[index]);
+
+	*identity = (struct pci_identity){ .card_serial = serial_of(card) };
+	for (unsigned i = 0; i < s->device_count; i++) {
+		if (!s->devices[i].vfio_user || strcmp(card_of(&s->devices[i]), card))
+			continue;
+		identity->count++;
+		identity->index += i < index;
+	}
 }

@@ -13,12 +13,14 @@ struct device_settings {
 	char *name, *type;
 	char *disk;     /* URI */
 	char *blk_file; /* path; settings_complete_device() makes a disk URI of it */
-	char *socket_path;
+	char *socket_path;	/* vhost-user */
+	char *vfio_user;	/* path of a socket */
+	char *card;		/* name; NULL: the device's own */
 	char *serial;
 	int64_t fd; /* -1: none */
 	int64_t queues, queue_size;
 	int64_t block_size; /* bytes; 0: the disk's */
-	bool connect, read_only;
+	bool connect, read_only, doorbell_page;
 };
 
 struct program_settings {
@@ -48,5 +50,12 @@ int settings_complete_device(struct device_settings *d, const char *dashes, cons
 /* Checks that device `index` shares nothing with an earlier one that two cannot share; likewise. */
 int settings_check_unique(const struct program_settings *s, unsigned index, const char **name,
 			  struct error *e);
+
+struct pci_identity;
+
+/* Which function of which card device `index` is.  Cards are told apart by name; the serial number
+ * depends on nothing else, so it is the same at every start. */
+void settings_identify(const struct program_settings *s, unsigned index,
+		       struct pci_identity *identity);
 
 #endif

@@ -199,9 +199,14 @@ static void conflicts_are_refused(void **state)
 		const char *line, *text, *name;
 	} cases[] = {
 		{ "--socket-path /x", "--disk is missing", NULL },
-		{ "--disk null:", "--socket-path or --fd is missing", NULL },
+		{ "--disk null:", "--socket-path, --vfio-user or --fd is missing", NULL },
 		{ "--disk null: --socket-path /x --fd 4", "--fd cannot go with --socket-path",
 		  "fd" },
+		{ "--disk null: --vfio-user /x --fd 4", "--vfio-user cannot go with --fd",
+		  "vfio-user" },
+		{ "--disk null: --socket-path /x --card c", "--card needs --vfio-user", "card" },
+		{ "--disk null: --fd 4 --doorbell-page", "--doorbell-page needs --vfio-user",
+		  "doorbell-page" },
 		{ "--disk null: --fd 4 --connect", "--connect needs --socket-path", "connect" },
 		{ "--disk null: --blk-file /x --fd 4", "--blk-file cannot go with --disk",
 		  "blk-file" },
@@ -317,7 +322,7 @@ static void wrong_files_are_refused_with_position(void **state)
 		{ "{\"devices\":[\n {\"type\":\"blk\",\"name\":\"a\"}]}",
 		  "f:2:2: devices[0]: disk is missing" },
 		{ "{\"devices\":[\n" SECOND "\"name\":\"a\"}]}",
-		  "f:2:1: devices[0]: socket-path or fd is missing" },
+		  "f:2:1: devices[0]: socket-path, vfio-user or fd is missing" },
 		/* two devices */
 		{ "{\"devices\":[\n" DEVICE "},\n" SECOND "\"fd\":6,\"name\":\"a\"}]}",
 		  "f:3:37: devices[1]: name \"a\" is taken by devices[0]" },
