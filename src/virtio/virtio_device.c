@@ -57,6 +57,8 @@ struct virtio_device *virtio_device_create(const struct virtio_device_type *type
 	d->control = o->control;
 	d->queue_size = o->queue_size;
 	d->link_model = o->link_model;
+	d->ring_features = RING_FEATURES_LOW | (uint64_t)o->packed << VIRTIO_F_RING_PACKED |
+			   (uint64_t)o->in_order << VIRTIO_F_IN_ORDER;
 	d->config_task = (struct reactor_task){ .fn = config_task_run, .arg = d };
 	snprintf(d->name, sizeof(d->name), "%s", o->name);
 	if (queues_open(d, o, e)) {
@@ -121,7 +123,7 @@ struct reactor *virtio_device_control(const struct virtio_device *d)
 
 uint64_t virtio_device_features(const struct virtio_device *d)
 {
-	return d->type->features(d) | RING_FEATURES_LOW | 1ull << VIRTIO_F_VERSION_1;
+	return d->type->features(d) | d->ring_features | 1ull << VIRTIO_F_VERSION_1;
 }
 
 int virtio_device_accept(struct virtio_device *d, uint64_t features, struct error *e)
@@ -197,17 +199,28 @@ static struct virtio_queue *queue_of(const struct virtio_device *d, unsigned ind
 	return (struct virtio_queue *)&d->queues[index];
 }
 
+static bool is_packed(const struct virtio_device *d)
+{
+	return d->accepted & (1ull << VIRTIO_F_RING_PACKED);
+}
+
+uint16_t virtio_queue_first_index(const struct virtio_device *d)
+{
+	return is_packed(d) ? 1u << 15 : 0;
+}
+
 int virtio_queue_configure(struct virtio_device *d, unsigned index,
 			   const struct virtio_queue_setup *s, struct error *e)
 {
 	struct virtio_queue *q = queue_of(d, index);
 
 	assert(!q->is_started);
-	if (!is_power_of_two(s->size) || s->size > d->queue_size)
+	if (!s->size || s->size > d->queue_size || !(is_packed(d) || is_power_of_two(s->size)))
 		return error_set(e, -EINVAL, "queue %u: size %u is not a power of two up to %u",
 				 index, s->size, d->queue_size);
 	q->setup = *s;
-	q->position.available_index = q->position.used_index = s->available_index;
+	q->position.available_index = s->available_index;
+	q->position.used_index = is_packed(d) ? s->used_index : s->available_index;
 	return 0;
 }
 

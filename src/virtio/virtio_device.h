@@ -31,6 +31,7 @@ struct virtio_device_options {
 	struct reactor *control;	/* borrowed for the device's life, as are the workers */
 	struct reactor **workers;	/* queue i lives on workers[i % worker_count]; copied */
 	unsigned worker_count;
+	bool packed, in_order;		/* offered: VIRTIO_F_RING_PACKED, VIRTIO_F_IN_ORDER */
 	struct link_model *link_model;	/* a bus before all memory; borrowed; NULL: none */
 };
 
@@ -77,6 +78,7 @@ void virtio_device_config_changed(struct virtio_device *d);
 struct virtio_queue_setup {
 	uint16_t size;			/* descriptors; power of two for split */
 	uint16_t available_index;	/* where to go on reading */
+	uint16_t used_index; /* packed: where to go on writing.  virtio_queue_first_index() at first */
 	uint64_t descriptor_iova, driver_iova, device_iova;
 };
 
@@ -84,6 +86,10 @@ struct virtio_queue_setup {
 struct virtio_queue_position {
 	uint16_t available_index, used_index;
 };
+
+/* Both indexes of a ring that was never used, with the features accepted: split 0; packed
+ * descriptor 0, and in bit 15 the wrap counter, 1 (virtio 1.3, 2.8.1). */
+uint16_t virtio_queue_first_index(const struct virtio_device *d);
 
 /* While the queue is stopped; takes effect at the next start. */
 int virtio_queue_configure(struct virtio_device *d, unsigned index,

@@ -402,6 +402,7 @@ static int ring_start(struct virtio_queue *q, struct error *e)
 		.features = q->device->accepted,
 		.size = q->setup.size,
 		.available_index = q->setup.available_index,
+		.used_index = q->setup.used_index,
 		.descriptor_iova = q->setup.descriptor_iova,
 		.driver_iova = q->setup.driver_iova,
 		.device_iova = q->setup.device_iova,

@@ -93,6 +93,7 @@ struct virtio_device {
 	uint64_t accepted;			/* features; written while all queues are stopped */
 	uint8_t status;
 	struct memory_map *map, *old_map;	/* held */
+	uint64_t ring_features;			/* offered */
 	struct link_model *link_model;		/* borrowed; NULL: none */
 	struct dirty_log *log;			/* borrowed */
 

@@ -5,7 +5,8 @@
  *
  *   data      wait until payload and status of every chain of the batch have arrived
  *   elements  the batch's part of the used ring, in one transfer or two
- *   index     the used index: from now on the driver sees the batch
+ *   index     the used index: from now on the driver sees the batch; in a packed ring the first of
+ *             the batch's used descriptors, whose others are its elements
  *   event     what the driver wants to be interrupted for; then, perhaps, the interrupt
  *
  * Each step waits for the one before, because the link may carry transfers out in any order.  Data
@@ -102,6 +103,8 @@ void deliver_push(struct virtqueue *q, struct chain_slot *s, uint64_t written, u
 	element = &r->elements[q->used_index++ & q->mask];
 	element->id = htole32(s->chain.id);
 	element->len = htole32(virtqueue_used_length(s, written));
+	if (q->packed)
+		packed_ring_advance(q, &q->ring.used, s->descriptors);
 	r->collected++;
 	if (s->is_remote)
 		write_back(q, s, written, status);
@@ -118,8 +121,8 @@ static void ring_done(struct link_transfer *t)
 		deliver_kick(q);
 }
 
-static void ring_transfer(struct virtqueue *q, unsigned which, uint64_t iova, void *local,
-			  uint32_t length, bool write)
+void deliver_transfer(struct virtqueue *q, unsigned which, uint64_t iova, void *local,
+		      uint32_t length, bool write)
 {
 	struct remote_queue *r = q->remote;
 	struct link_transfer *t = &r->deliver_transfer[which];
@@ -162,11 +165,15 @@ static void begin_elements(struct virtqueue *q)
 	unsigned part = minimum_u64(count, q->size - first);
 
 	r->deliver = DELIVER_ELEMENTS;
-	ring_transfer(q, 0, q->setup.device_iova + 4 + 8ull * first, r->elements + first, 8 * part,
-		      true);
+	if (q->packed) {
+		deliver_packed_put(q);
+		return;
+	}
+	deliver_transfer(q, 0, q->setup.device_iova + 4 + 8ull * first, r->elements + first,
+			 8 * part, true);
 	if (count > part)
-		ring_transfer(q, 1, q->setup.device_iova + 4, r->elements, 8 * (count - part),
-			      true);
+		deliver_transfer(q, 1, q->setup.device_iova + 4, r->elements, 8 * (count - part),
+				 true);
 }
 
 /* The driver may reuse the batch's descriptors as soon as it sees the index. */
@@ -191,8 +198,12 @@ static void begin_index(struct virtqueue *q)
 
 	free_batch(q);
 	r->deliver = DELIVER_INDEX;
+	if (q->packed) {
+		deliver_packed_show(q);
+		return;
+	}
 	r->used_word = htole16(r->batch_end);
-	ring_transfer(q, 0, q->setup.device_iova + 2, &r->used_word, 2, true);
+	deliver_transfer(q, 0, q->setup.device_iova + 2, &r->used_word, 2, true);
 }
 
 static void begin_event(struct virtqueue *q)
@@ -206,18 +217,32 @@ static void begin_event(struct virtqueue *q)
 		inflight_publish(q);
 	counter_add(&q->numbers.flushes, 1);
 	r->deliver = DELIVER_EVENT;
-	ring_transfer(q, 0, q->setup.driver_iova + at, &r->wanted_word, 2, false);
+	if (q->packed) {
+		deliver_transfer(q, 0, q->setup.driver_iova, &r->wanted_event,
+				 sizeof(r->wanted_event), false);
+		return;
+	}
+	deliver_transfer(q, 0, q->setup.driver_iova + at, &r->wanted_word, 2, false);
+}
+
+static bool driver_wants_interrupt(struct virtqueue *q)
+{
+	struct remote_queue *r = q->remote;
+	struct packed_place old = q->ring.published;
+	uint16_t word = le16toh(r->wanted_word);
+
+	if (q->packed) {
+		q->ring.published = r->packed_end;
+		return packed_ring_needs_event(q, &r->wanted_event, old);
+	}
+	return q->event_index ? vring_need_event(word, q->published_index, r->old_published)
+			      : !(word & VRING_AVAIL_F_NO_INTERRUPT);
 }
 
 static void end_event(struct virtqueue *q)
 {
-	struct remote_queue *r = q->remote;
-	uint16_t word = le16toh(r->wanted_word);
-	bool wanted = q->event_index ? vring_need_event(word, q->published_index, r->old_published)
-				     : !(word & VRING_AVAIL_F_NO_INTERRUPT);
-
-	r->deliver = DELIVER_IDLE;
-	if (wanted)
+	q->remote->deliver = DELIVER_IDLE;
+	if (driver_wants_interrupt(q))
 		virtqueue_interrupt(q);
 	else
 		counter_add(&q->numbers.interrupts_suppressed, 1);
@@ -268,6 +293,7 @@ static void give_up(struct virtqueue *q)
 		free_batch(q);
 	}
 	q->published_index = q->used_index;
+	q->ring.published = q->ring.used;
 	r->deliver = DELIVER_IDLE;
 }
 

@@ -18,6 +18,18 @@ static struct vring_desc descriptor_copy(const struct vring_desc *from)
 	return d;
 }
 
+/* A packed descriptor has its buffer id where a split one has its flags, and its flags in the place
+ * of next: virtio 1.3, 2.8.13.  The id comes back as next. */
+struct vring_desc descriptor_copy_packed(const struct vring_desc *from, uint16_t flags)
+{
+	struct vring_desc d = descriptor_copy(from);
+	uint16_t id = d.flags;
+
+	d.flags = d.next & flags;
+	d.next = id;
+	return d;
+}
+
 static int refuse(const char **reason, const char *why)
 {
 	*reason = why;
@@ -42,6 +54,26 @@ int descriptor_walk(const struct vring_desc *table, unsigned entries, unsigned h
 			return n;
 		at = out[n - 1].next;
 	}
+}
+
+/* virtio 1.3, 2.8.10: the entries of a packed ring's table lie in order, and only their WRITE flag
+ * means anything. */
+static int table_list(const struct vring_desc *table, unsigned entries, struct vring_desc *out,
+		      unsigned max, const char **reason)
+{
+	if (unlikely(entries > max))
+		return refuse(reason, "a descriptor chain is longer than allowed");
+	for (unsigned i = 0; i < entries; i++)
+		out[i] = descriptor_copy_packed(&table[i], VRING_DESC_F_WRITE);
+	return entries;
+}
+
+int descriptor_table_walk(const struct virtqueue *q, const struct vring_desc *table,
+			  unsigned entries, struct vring_desc *out, unsigned max,
+			  const char **reason)
+{
+	return q->packed ? table_list(table, entries, out, max, reason)
+			 : descriptor_walk(table, entries, 0, out, max, reason);
 }
 
 int descriptor_check(const struct vring_desc *list, unsigned count, const char **reason)

@@ -23,6 +23,8 @@ static void free_remote_queue(struct remote_queue *r)
 {
 	buffer_pool_free(r->pool);
 	fetch_split_close(&r->split);
+	fetch_packed_close(&r->packed);
+	free(r->packed_used);
 	free(r->sync_transfers);
 	free(r->fifo);
 	free(r->elements);
@@ -43,8 +45,9 @@ struct remote_queue *remote_queue_get(struct virtqueue *q)
 	r->sync_transfers = calloc(SYNC_TRANSFERS(size), sizeof(*r->sync_transfers));
 	r->fifo = calloc(size, sizeof(*r->fifo));
 	r->elements = calloc(size, sizeof(*r->elements));
-	if (!fetch_split_open(&r->split, size) && r->pool && r->sync_transfers && r->fifo &&
-	    r->elements)
+	r->packed_used = calloc(size, sizeof(*r->packed_used));
+	if (!fetch_split_open(&r->split, size) && !fetch_packed_open(&r->packed, size) &&
+	    r->packed_used && r->pool && r->sync_transfers && r->fifo && r->elements)
 		return q->remote = r;
 	free_remote_queue(r);
 no_memory:
@@ -153,6 +156,16 @@ int fetch_chain(struct virtqueue *q, unsigned head, bool again)
 	return q->reason ? -EPROTO : 0;
 }
 
+int fetch_packed_chain(struct virtqueue *q, unsigned id, unsigned count)
+{
+	fetch_chain_begin(q, id, count);
+	if (q->reason)
+		return -EPROTO;
+	q->slots[id].descriptors = count;
+	q->fetched_index = ++q->seen_index;
+	return 0;
+}
+
 /* ---- the queue's machine ---- */
 
 static void sync_done(struct link_transfer *t)
@@ -180,17 +193,33 @@ void fetch_sync_transfer(struct virtqueue *q, unsigned which, uint64_t iova, voi
 	(write ? remote_write : remote_read)(q, r->sync_epoch, t, &r->sync_pending);
 }
 
+static void look_begin(struct virtqueue *q)
+{
+	if (q->packed)
+		fetch_packed_begin(q);
+	else
+		fetch_split_begin(q);
+}
+
+static void look_step(struct virtqueue *q)
+{
+	if (q->packed)
+		fetch_packed_step(q);
+	else
+		fetch_split_step(q);
+}
+
 /* Goes on until something is under way, or nothing is left to do. */
 static void sync_run(struct virtqueue *q)
 {
 	struct remote_queue *r = q->remote;
 
 	while (r->sync != SYNC_IDLE && !r->sync_pending && !q->reason)
-		fetch_split_step(q);
+		look_step(q);
 	if (q->reason && !r->sync_pending)
 		r->sync = SYNC_IDLE;
 	if (r->sync == SYNC_IDLE && r->again && !q->reason) {
-		fetch_split_begin(q);
+		look_begin(q);
 		if (!r->sync_pending)
 			sync_run(q);
 	}
@@ -216,7 +245,7 @@ int fetch_sync(struct virtqueue *q)
 	r->again = true;
 	if (r->sync == SYNC_IDLE && !r->in_sync) {
 		r->in_sync = true;
-		fetch_split_begin(q);
+		look_begin(q);
 		if (!r->sync_pending)
 			sync_run(q);
 		r->in_sync = false;
@@ -296,4 +325,5 @@ void fetch_forget(struct virtqueue *q)
 	r->starved = r->again = r->asked = false;
 	r->resubmits_out = 0;
 	q->fetched_index = q->seen_index = q->available_index;
+	q->ring.fetch = q->ring.available;
 }

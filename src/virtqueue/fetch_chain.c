@@ -221,8 +221,8 @@ static void chain_table_walk(struct virtqueue *q, struct remote_chain *c)
 {
 	const struct vring_desc d = c->list[c->count - 1];
 	const char *reason = "";
-	int n = descriptor_walk(c->table, d.len / sizeof(d), 0, q->walk,
-				q->segments_max - (c->count - 1), &reason);
+	int n = descriptor_table_walk(q, c->table, d.len / sizeof(d), q->walk,
+				      q->segments_max - (c->count - 1), &reason);
 
 	if (n > 0 && reserve_list(c, c->count - 1 + n)) {
 		reason = "out of memory for a remote request";

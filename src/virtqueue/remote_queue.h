@@ -4,6 +4,7 @@
  *   fetch.c          memory, transfers, and chains in the order of the ring
  *   fetch_chain.c    one chain: indirect table, header, payload
  *   fetch_split.c    the split ring's available part
+ *   fetch_packed.c   the packed ring's available descriptors
  *   deliver.c        payload, status and used elements back
  */
 #ifndef VIRTQUEUE_REMOTE_QUEUE_H
@@ -74,6 +75,14 @@ struct remote_queue {
 		uint8_t *place;		/* owned, size_max: enum place, of this batch */
 	} split;
 
+	struct fetch_packed {
+		struct vring_packed_desc *raw;	/* owned, size_max: from the fetch place on */
+		unsigned length;	/* descriptors of it that are being read */
+		unsigned known;		/* how far chains begin that were seen available before */
+		unsigned taken;		/* descriptors of this round's chains, so far */
+		unsigned guess;		/* descriptors that the next round may have */
+	} packed;
+
 	uint16_t *fifo;			/* owned, size_max: heads in the order of the ring */
 	unsigned fifo_first, fifo_count;
 
@@ -89,10 +98,11 @@ struct remote_queue {
 	struct vring_used_elem *elements;	/* owned, size_max: shadow of the used ring */
 	struct link_transfer deliver_transfer[2];
 	uint16_t used_word, wanted_word;
+	struct vring_packed_desc *packed_used;	/* owned, size_max: the batch, by place in the ring */
+	struct packed_place packed_end;	/* behind the batch */
+	struct vring_packed_desc_event wanted_event;
 };
 
-/* NULL: out of memory, the queue is broken. */
-struct remote_queue *remote_queue_get(struct virtqueue *q);
 void remote_chain_drop_buffer(struct virtqueue *q, struct remote_chain *c);
 
 /* Begin a transfer within the epoch, which is held, and counted in *pending, if it does not end at
@@ -127,5 +137,18 @@ int fetch_split_open(struct fetch_split *f, size_t size);	/* 0 or -ENOMEM */
 void fetch_split_close(struct fetch_split *f);
 void fetch_split_begin(struct virtqueue *q);
 void fetch_split_step(struct virtqueue *q);
+
+/* fetch_packed.c: likewise. */
+int fetch_packed_open(struct fetch_packed *f, size_t size);
+void fetch_packed_close(struct fetch_packed *f);
+void fetch_packed_begin(struct virtqueue *q);
+void fetch_packed_step(struct virtqueue *q);
+
+/* deliver_packed.c: the used descriptors of a batch, all but the first; the first. */
+void deliver_packed_put(struct virtqueue *q);
+void deliver_packed_show(struct virtqueue *q);
+/* One transfer of the batch's machine; those of one step are numbered from 0. */
+void deliver_transfer(struct virtqueue *q, unsigned which, uint64_t iova, void *local,
+		      uint32_t length, bool write);
 
 #endif

@@ -1,14 +1,18 @@
 /* shadow.h - what a virtqueue keeps in its own memory: shared by the files of this room.
  *
  *   virtqueue.c   the life of a queue, and the public funnel
- *   descriptor.c  chains of descriptors copied into a list of segments
+ *   ring.h        which of the two rings it is
+ *   descriptor.c  descriptors copied into a list of ours, checked
+ *   chain_map.c   such a list in mapped memory made into segments
  *   split_ring.c  available and used ring of mapped memory (virtio 1.3, 2.7)
+ *   packed_ring.c descriptor ring of mapped memory (virtio 1.3, 2.8)
  *   inflight.c    the region that survives us (vhost-user INFLIGHT_SHMFD)
  *   fetch*.c      remote memory: rings, descriptors, header and payload on their way to us
  *   deliver.c     remote memory: payload, status and used elements on their way back
  *
  * Indexes run freely and wrap at 65536, as in the ring.  In order:
  *   used_index <= available_index (popped) <= fetched_index (on its way) <= seen_index
+ * They count requests; where a packed ring's descriptors are is in struct packed_ring beside them.
  */
 #ifndef VIRTQUEUE_SHADOW_H
 #define VIRTQUEUE_SHADOW_H
@@ -48,6 +52,10 @@ struct chain_slot {
 	struct map_epoch *epoch;	/* NULL: the slot is free */
 	struct remote_chain *remote;	/* owned; NULL until the chain is first fetched remotely */
 	bool is_remote;			/* of the chain that is out */
+	bool returned;			/* IN_ORDER: waits for those before it */
+	uint8_t returned_status;
+	uint16_t descriptors;		/* packed: of the ring that the chain takes up */
+	uint64_t returned_bytes;
 	uint16_t segments;		/* entries used of iov and iova */
 	uint16_t iov_max;
 	struct iovec *iov;		/* inline_iov, or the slot's part of the large array; NULL:
@@ -56,6 +64,28 @@ struct chain_slot {
 	struct iovec inline_iov[INLINE_SEGMENTS];
 	uint64_t inline_iova[INLINE_SEGMENTS];
 	uint8_t header[VIRTQUEUE_HEADER_MAX];
+};
+
+/* A place in a packed ring: virtio 1.3, 2.8.1. */
+struct packed_place {
+	uint16_t at;			/* descriptor */
+	bool wrap;			/* wrap counter */
+};
+
+/* As one number: virtio 1.3, 4.1.5.2. */
+enum { PLACE_WRAP = 1 << 15, PLACE_MASK = PLACE_WRAP - 1 };
+
+static inline uint16_t packed_ring_position(struct packed_place place)
+{
+	return place.at | (place.wrap ? PLACE_WRAP : 0);
+}
+
+struct packed_ring {
+	struct packed_place fetch;	/* the next descriptor to look at */
+	struct packed_place available;	/* behind what was popped */
+	struct packed_place used;	/* the next used descriptor to write */
+	struct packed_place published;	/* the first that the driver does not see yet */
+	uint16_t first_flags;		/* of that one, raw: they are stored last */
 };
 
 /* A chain that a former process had taken, and when. */
@@ -71,16 +101,19 @@ struct virtqueue_numbers {
 };
 
 struct virtqueue {
-	/* Where the rings are; NULL: remote. */
+	/* Where the rings are; NULL: remote.  Of a packed ring: descriptors, the driver's and the
+	 * device's event suppression. */
 	const struct vring_desc *descriptors;
 	struct vring_avail *available;
 	struct vring_used *used;
+	struct packed_ring ring;
 
-	uint16_t size, mask;
+	uint16_t size;
+	uint16_t mask;			/* of our own arrays: covers size */
 	uint16_t available_index, fetched_index, seen_index;
 	uint16_t used_index;		/* next used element to fill */
 	uint16_t published_index;	/* what the driver sees */
-	bool event_index, indirect, listening, started;
+	bool packed, in_order, event_index, indirect, listening, started;
 	int interrupt;			/* borrowed; -1: none */
 	struct map_epoch *epoch;	/* owned: the present one; &nowhere: none */
 	struct chain_slot *slots;	/* owned, size_max; NULL until the first start */
@@ -102,6 +135,8 @@ struct virtqueue {
 	uint64_t *large_iova;
 	struct vring_desc *walk;	/* owned, segments_max: the chain being parsed */
 	struct vring_desc *table;	/* owned, segments_max: an indirect table across regions */
+	uint16_t *order;		/* owned, size_max: IN_ORDER, what is out as it was popped */
+	uint16_t order_first, order_count;
 	struct resubmission *resubmit;	/* owned, size_max: to hand out before the ring's heads */
 	unsigned resubmit_count, resubmit_next;
 	struct remote_queue *remote;	/* owned; NULL until needed */
@@ -143,6 +178,39 @@ int descriptor_check(const struct vring_desc *list, unsigned count, const char *
 int descriptor_table_entries(const struct virtqueue *q, const struct vring_desc *d,
 			     const char **reason);
 
+struct vring_desc descriptor_copy_packed(const struct vring_desc *from, uint16_t flags);
+/* Copies an indirect table of the ring's kind: as descriptor_walk(). */
+int descriptor_table_walk(const struct virtqueue *q, const struct vring_desc *table,
+			  unsigned entries, struct vring_desc *out, unsigned max,
+			  const char **reason);
+
+/* chain_map.c */
+/* One part of a ring.  True: it is in mapped memory, in one piece, or remote as a whole. */
+bool ring_part_locate(const struct memory_map *map, uint64_t iova, uint64_t bytes, unsigned access,
+		      void **host);
+/* Makes the `count` descriptors in q->walk, the last of which may name an indirect table, into the
+ * slot's segments: 0, CHAIN_REMOTE or -EPROTO. */
+int chain_map(struct virtqueue *q, struct chain_slot *s, unsigned count);
+
+/* packed_ring.c */
+void packed_ring_begin(struct virtqueue *q);
+int packed_ring_locate(struct virtqueue *q, const struct memory_map *map);
+bool packed_ring_sync(struct virtqueue *q);	/* whether there is a chain to pop */
+/* Copies the next available chain into q->walk and goes past it; *id: its buffer's.  Descriptors, 0
+ * for none, or -EPROTO. */
+int packed_ring_walk(struct virtqueue *q, unsigned *id);
+void packed_ring_put_used(struct virtqueue *q, const struct chain_slot *s, uint32_t length);
+void packed_ring_publish(struct virtqueue *q);
+bool packed_ring_wants_interrupt(struct virtqueue *q, struct packed_place old);
+bool packed_ring_listen(struct virtqueue *q);
+void packed_ring_mute(struct virtqueue *q);
+/* Shared with the remote side. */
+void packed_ring_advance(const struct virtqueue *q, struct packed_place *place, unsigned count);
+bool packed_ring_shows(const struct vring_packed_desc *d, bool wrap);
+void packed_ring_fill_used(struct vring_packed_desc *d, unsigned id, uint32_t length, bool wrap);
+bool packed_ring_needs_event(const struct virtqueue *q, const struct vring_packed_desc_event *event,
+			struct packed_place old);
+
 /* split_ring.c */
 int split_ring_locate(struct virtqueue *q, const struct memory_map *map);
 int split_ring_sync(struct virtqueue *q);	/* copies new heads; 0 or -errno */
@@ -169,6 +237,9 @@ void fetch_look_again(struct virtqueue *q);	/* the memory has changed: ask the d
 bool fetch_has_chains(const struct virtqueue *q);	/* not popped yet, here or on their way */
 /* Mapped ring, remote payload.  again: left by a former process. */
 int fetch_chain(struct virtqueue *q, unsigned head, bool again);
+/* The same for a packed ring, whose chain is in q->walk; remote_queue_get() before. */
+int fetch_packed_chain(struct virtqueue *q, unsigned id, unsigned count);
+struct remote_queue *remote_queue_get(struct virtqueue *q);	/* NULL: the queue is broken */
 bool fetch_is_ready(const struct virtqueue *q);	/* the next chain can be popped */
 void fetch_forget(struct virtqueue *q);		/* drops chains that were not popped */
 /* The same for a broken queue, as soon as nothing is on its way: they hold memory. */

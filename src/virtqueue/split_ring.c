@@ -25,23 +25,15 @@ static uint64_t used_bytes(const struct virtqueue *q)
 	return sizeof(struct vring_used) + 8ull * q->size + 2; /* with avail_event */
 }
 
-/* One part of the ring.  True: it is in mapped memory, in one piece, or remote as a whole. */
-static bool locate(const struct memory_map *map, uint64_t iova, uint64_t bytes,
-		   enum memory_access access, void **host)
-{
-	bool far;
-
-	*host = memory_map_contiguous(map, iova, bytes, access, &far);
-	return *host || far;
-}
-
 int split_ring_locate(struct virtqueue *q, const struct memory_map *map)
 {
 	void *descriptors = NULL, *available = NULL, *used = NULL;
-	bool found =
-		locate(map, q->setup.descriptor_iova, 16ull * q->size, MEMORY_READ, &descriptors) &&
-		locate(map, q->setup.driver_iova, available_bytes(q), MEMORY_READ, &available) &&
-		locate(map, q->setup.device_iova, used_bytes(q), MEMORY_WRITE, &used);
+	bool found = ring_part_locate(map, q->setup.descriptor_iova, 16ull * q->size, MEMORY_READ,
+				      &descriptors) &&
+		     ring_part_locate(map, q->setup.driver_iova, available_bytes(q), MEMORY_READ,
+				      &available) &&
+		     ring_part_locate(map, q->setup.device_iova, used_bytes(q), MEMORY_WRITE,
+				      &used);
 
 	q->descriptors = found ? descriptors : NULL;
 	q->available = found ? available : NULL;
@@ -82,116 +74,7 @@ int split_ring_sync(struct virtqueue *q)
 	return 0;
 }
 
-/* Copies the first bytes of the readable part into the slot's header.  The bytes taken. */
-static uint64_t header_take(const struct virtqueue *q, struct chain_slot *s, const void *host,
-			    uint64_t length)
-{
-	uint64_t part = minimum_u64(length, q->options.header_size - s->chain.header_bytes);
-
-	__builtin_memcpy(s->header + s->chain.header_bytes, host, part);
-	s->chain.header_bytes += part;
-	return part;
-}
-
-/* One region's part of one descriptor. */
-static bool part_add(struct virtqueue *q, struct chain_slot *s, char *host, uint64_t iova,
-		     uint64_t part, bool writable)
-{
-	uint64_t taken = 0;
-
-	if (!writable && s->chain.header_bytes < q->options.header_size)
-		taken = header_take(q, s, host, part);
-	return taken == part ||
-	       slot_append(q, s, host + taken, iova + taken, part - taken, writable);
-}
-
-static int descriptor_map(struct virtqueue *q, struct chain_slot *s, const struct vring_desc *d)
-{
-	bool writable = d->flags & VRING_DESC_F_WRITE;
-	uint64_t iova = d->addr, left = d->len;
-
-	while (left) {
-		void *host;
-		uint64_t part = memory_map_part(s->epoch->map, iova, left,
-						writable ? MEMORY_WRITE : MEMORY_READ, &host);
-
-		if (unlikely(!part))
-			return virtqueue_break(q, "a descriptor points outside the guest's memory");
-		if (unlikely(!host))
-			return CHAIN_REMOTE;
-		if (unlikely(!part_add(q, s, host, iova, part, writable)))
-			return virtqueue_break(q, "a descriptor chain is longer than allowed");
-		iova += part;
-		left -= part;
-	}
-	return 0;
-}
-
-/* Takes the last writable byte off the payload. */
-static void status_take(struct virtqueue *q, struct chain_slot *s)
-{
-	struct iovec *last;
-
-	if (!q->options.has_status || !s->chain.writable_bytes)
-		return;
-	last = &s->iov[s->segments - 1];
-	last->iov_len--;
-	s->status = (uint8_t *)last->iov_base + last->iov_len;
-	s->status_iova = s->iova[s->segments - 1] + last->iov_len;
-	s->chain.has_status = true;
-	s->chain.writable_bytes--;
-	if (!last->iov_len) {
-		s->segments--;
-		s->chain.writable--;
-	}
-}
-
-/* A table that lies across mapped regions, copied together.  NULL: not all of it is mapped. */
-static const struct vring_desc *table_copy(struct virtqueue *q, const struct memory_map *map,
-					   const struct vring_desc *d)
-{
-	uint64_t done = 0, part;
-	void *host;
-
-	for (; done < d->len; done += part) {
-		part = memory_map_part(map, d->addr + done, d->len - done, MEMORY_READ, &host);
-		if (!part || !host)
-			return NULL;
-		memcpy((char *)q->table + done, host, part);
-	}
-	return q->table;
-}
-
-/* Appends the entries of an indirect table to q->walk, in place of the descriptor that names it. */
-static int table_walk(struct virtqueue *q, const struct memory_map *map, unsigned count)
-{
-	const struct vring_desc d = q->walk[count - 1];
-	const char *reason = "";
-	int entries = descriptor_table_entries(q, &d, &reason);
-	const struct vring_desc *table;
-	bool far;
-	int n;
-
-	if (entries < 0)
-		return virtqueue_break(q, reason);
-	table = memory_map_contiguous(map, d.addr, d.len, MEMORY_READ, &far);
-	if (!table && far)
-		return -EREMOTE;
-	if (!table)
-		table = table_copy(q, map, &d);
-	if (!table || d.addr % 8)
-		return virtqueue_break(q, "an indirect table is outside the guest's memory");
-	n = descriptor_walk(table, entries, 0, q->walk + count - 1, q->segments_max - (count - 1),
-			    &reason);
-	if (n < 0)
-		return virtqueue_break(q, reason);
-	counter_add(&q->numbers.indirect_chains, 1);
-	link_count_read(&q->link, LINK_RING, 1, 16ull * n);
-	return count - 1 + n;
-}
-
-/* The chain's descriptors in q->walk: how many, -EREMOTE or -EPROTO. */
-static int chain_walk(struct virtqueue *q, const struct memory_map *map, unsigned head)
+int split_ring_chain(struct virtqueue *q, struct chain_slot *s, unsigned head)
 {
 	const char *reason = "";
 	int n = descriptor_walk(q->descriptors, q->size, head, q->walk, q->segments_max, &reason);
@@ -199,30 +82,7 @@ static int chain_walk(struct virtqueue *q, const struct memory_map *map, unsigne
 	if (unlikely(n < 0))
 		return virtqueue_break(q, reason);
 	link_count_read(&q->link, LINK_RING, n, 16ull * n);
-	if (q->walk[n - 1].flags & VRING_DESC_F_INDIRECT)
-		n = table_walk(q, map, n);
-	if (unlikely(n > 0 && descriptor_check(q->walk, n, &reason)))
-		return virtqueue_break(q, reason);
-	return n;
-}
-
-int split_ring_chain(struct virtqueue *q, struct chain_slot *s, unsigned head)
-{
-	int n = chain_walk(q, s->epoch->map, head);
-
-	if (unlikely(n < 0))
-		return n == -EREMOTE ? CHAIN_REMOTE : n;
-	for (int i = 0; i < n; i++) {
-		int answer = descriptor_map(q, s, &q->walk[i]);
-
-		if (unlikely(answer))
-			return answer;
-	}
-	status_take(q, s);
-	link_count_read(&q->link, LINK_HEADER, 1, s->chain.header_bytes);
-	if (s->chain.readable)
-		link_count_read(&q->link, LINK_PAYLOAD, s->chain.readable, s->chain.readable_bytes);
-	return 0;
+	return chain_map(q, s, n);
 }
 
 void split_ring_put_used(struct virtqueue *q, unsigned id, uint32_t length)

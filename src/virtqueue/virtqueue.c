@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/virtio_config.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 #include "base/pages.h"
 #include "link/dirty_log.h"
 #include "link/guarded_mapping.h"
-#include "virtqueue/shadow.h"
+#include "virtqueue/ring.h"
 
 static const struct counter_field fields[] = {
 	{ "chains", offsetof(struct virtqueue_numbers, chains) },
@@ -153,7 +154,7 @@ static void settle_mapped_ring(struct virtqueue *q)
 	if (virtqueue_is_remote(q) || q->reason)
 		return;
 	virtqueue_flush(q);
-	split_ring_listen(q);
+	ring_listen(q);
 	q->seen_index = q->fetched_index;
 }
 
@@ -178,7 +179,7 @@ int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map)
 		return without_memory(q, "out of memory for a new memory map", -ENOMEM);
 	settle_mapped_ring(q);
 	epoch_replace(q, new);
-	if (split_ring_locate(q, map))
+	if (ring_locate(q, map))
 		return without_memory(q, "a ring does not lie in the new memory map", -EFAULT);
 	fetch_look_again(q);
 	return 0;
@@ -203,6 +204,7 @@ static void deallocate(struct virtqueue *q)
 
 	pages_free(q->slots, size * sizeof(*q->slots));
 	pages_free(q->heads, size * sizeof(*q->heads));
+	pages_free(q->order, size * sizeof(*q->order));
 	pages_free(q->resubmit, size * sizeof(*q->resubmit));
 	pages_free(q->walk, q->segments_max * sizeof(*q->walk));
 	pages_free(q->table, q->segments_max * sizeof(*q->table));
@@ -222,13 +224,14 @@ static int allocate(struct virtqueue *q, struct error *e)
 	large = size * q->segments_max;
 	q->slots = pages_allocate(size * sizeof(*q->slots));
 	q->heads = pages_allocate(size * sizeof(*q->heads));
+	q->order = pages_allocate(size * sizeof(*q->order));
 	q->resubmit = pages_allocate(size * sizeof(*q->resubmit));
 	q->walk = pages_allocate(q->segments_max * sizeof(*q->walk));
 	q->table = pages_allocate(q->segments_max * sizeof(*q->table));
 	q->large_iov = pages_allocate(large * sizeof(*q->large_iov));
 	q->large_iova = pages_allocate(large * sizeof(*q->large_iova));
-	if (q->slots && q->heads && q->resubmit && q->walk && q->table && q->large_iov &&
-	    q->large_iova)
+	if (q->slots && q->heads && q->order && q->resubmit && q->walk && q->table &&
+	    q->large_iov && q->large_iova)
 		return 0;
 	deallocate(q);
 	return error_set(e, -ENOMEM, "queue of %u descriptors: out of memory", q->options.size_max);
@@ -271,10 +274,16 @@ void virtqueue_free(struct virtqueue *q)
 
 static int check_setup(const struct virtqueue *q, const struct virtqueue_setup *s, struct error *e)
 {
-	if (!is_power_of_two(s->size) || s->size > q->options.size_max)
+	bool packed = s->features & (1ull << VIRTIO_F_RING_PACKED);
+
+	if (!s->size || s->size > q->options.size_max || !(packed || is_power_of_two(s->size)))
 		return error_set(e, -EINVAL, "size %u is not a power of two up to %u", s->size,
 				 q->options.size_max);
-	/* virtio 1.3, 2.7: alignment of the three parts */
+	if (packed && ((s->available_index & PLACE_MASK) >= s->size ||
+		       (s->used_index & PLACE_MASK) >= s->size))
+		return error_set(e, -EINVAL, "positions 0x%x and 0x%x are beyond the ring",
+				 s->available_index, s->used_index);
+	/* virtio 1.3, 2.7 and 2.8.10: alignment of the three parts */
 	if (s->descriptor_iova % 16 || s->driver_iova % 2 || s->device_iova % 4)
 		return error_set(e, -EINVAL, "rings at 0x%llx, 0x%llx, 0x%llx are not aligned",
 				 (unsigned long long)s->descriptor_iova,
@@ -283,15 +292,29 @@ static int check_setup(const struct virtqueue *q, const struct virtqueue_setup *
 	return 0;
 }
 
+/* A packed ring may have any size. */
+static uint16_t mask_over(uint16_t size)
+{
+	uint32_t power = 1;
+
+	while (power < size)
+		power *= 2;
+	return power - 1;
+}
+
 static void begin_at(struct virtqueue *q, const struct virtqueue_setup *s)
 {
 	q->setup = *s;
 	q->size = s->size;
-	q->mask = s->size - 1;
+	q->mask = mask_over(s->size);
+	q->packed = s->features & (1ull << VIRTIO_F_RING_PACKED);
+	q->in_order = s->features & (1ull << VIRTIO_F_IN_ORDER);
+	q->order_first = q->order_count = 0;
 	q->event_index = s->features & (1ull << VIRTIO_RING_F_EVENT_IDX);
 	q->indirect = s->features & (1ull << VIRTIO_RING_F_INDIRECT_DESC);
 	q->available_index = q->fetched_index = q->seen_index = s->available_index;
 	q->used_index = q->published_index = s->available_index;
+	packed_ring_begin(q);
 	q->resubmit_count = q->resubmit_next = 0;
 	q->inflight = NULL;
 	q->reason = NULL;
@@ -303,6 +326,8 @@ static int take_over(struct virtqueue *q, struct error *e)
 {
 	int err;
 
+	if (q->packed)
+		return 0;
 	if (q->used)
 		q->used_index = q->published_index = __atomic_load_n(&q->used->idx,
 								     __ATOMIC_ACQUIRE);
@@ -330,7 +355,7 @@ int virtqueue_start(struct virtqueue *q, struct reactor *r, const struct virtque
 		return err;
 	begin_at(q, setup);
 	q->reactor = q->link.reactor = r;
-	if (split_ring_locate(q, map) || memory_map_is_lost(map))
+	if (ring_locate(q, map) || memory_map_is_lost(map))
 		return error_set(e, -EFAULT, "rings at 0x%llx, 0x%llx, 0x%llx are not in memory",
 				 (unsigned long long)setup->descriptor_iova,
 				 (unsigned long long)setup->driver_iova,
@@ -361,8 +386,8 @@ void virtqueue_stop(struct virtqueue *q)
 
 void virtqueue_position(const struct virtqueue *q, uint16_t *available, uint16_t *used)
 {
-	*available = q->available_index;
-	*used = q->used_index;
+	*available = q->packed ? packed_ring_position(q->ring.available) : q->available_index;
+	*used = q->packed ? packed_ring_position(q->ring.used) : q->used_index;
 }
 
 bool virtqueue_is_settled(const struct virtqueue *q)
@@ -426,6 +451,8 @@ int virtqueue_sync(struct virtqueue *q)
 		return virtqueue_break(q, "a file behind the guest's memory has shrunk");
 	if (unlikely(virtqueue_is_remote(q) || fetch_is_syncing(q)))
 		return fetch_sync(q);
+	if (unlikely(q->packed))
+		return fetch_has_chains(q) ? fetch_is_ready(q) : packed_ring_sync(q);
 	err = split_ring_sync(q);
 	if (unlikely(err))
 		return err;
@@ -463,6 +490,12 @@ void chain_taken(struct virtqueue *q, struct chain_slot *s)
 	if (q->inflight)
 		inflight_take(q, s->chain.id);
 	s->chain.iov = s->iov;
+	if (q->packed)
+		packed_ring_advance(q, &q->ring.available, s->descriptors);
+	if (unlikely(q->in_order)) {
+		s->returned = false;
+		q->order[(uint16_t)(q->order_first + q->order_count++) & q->mask] = s->chain.id;
+	}
 }
 
 /* Some of the chain's memory is remote: it and all that follow go through fetch.c, in order. */
@@ -485,6 +518,47 @@ static int pop_remote(struct virtqueue *q, struct chain_slot *s, struct virtqueu
 	return fetch_pop(q, c);
 }
 
+/* As pop_remote(), from a place on. */
+static int pop_packed_remote(struct virtqueue *q, struct packed_place from,
+			     struct virtqueue_chain **c)
+{
+	unsigned id;
+	int n;
+
+	if (!remote_queue_get(q))
+		return -EPROTO;
+	q->ring.fetch = from;
+	while ((n = packed_ring_walk(q, &id)) > 0)
+		if (fetch_packed_chain(q, id, n))
+			return -EPROTO;
+	return n < 0 ? n : fetch_pop(q, c);
+}
+
+static int pop_packed(struct virtqueue *q, struct virtqueue_chain **c)
+{
+	struct packed_place from = q->ring.fetch;
+	struct chain_slot *s;
+	unsigned id;
+	int answer, n = packed_ring_walk(q, &id);
+
+	if (n <= 0)
+		return n;
+	s = slot_take(q, id);
+	if (unlikely(!s))
+		return -EPROTO;
+	s->descriptors = n;
+	answer = chain_map(q, s, n);
+	if (unlikely(answer)) {
+		slot_free(q, s);
+		return answer == CHAIN_REMOTE ? pop_packed_remote(q, from, c) : answer;
+	}
+	q->seen_index++;
+	head_done(q);
+	chain_taken(q, s);
+	*c = &s->chain;
+	return 1;
+}
+
 int virtqueue_pop(struct virtqueue *q, struct virtqueue_chain **c)
 {
 	struct chain_slot *s;
@@ -495,6 +569,8 @@ int virtqueue_pop(struct virtqueue *q, struct virtqueue_chain **c)
 		return -EPROTO;
 	if (unlikely(fetch_has_chains(q)))
 		return fetch_pop(q, c);
+	if (unlikely(q->packed))
+		return virtqueue_is_remote(q) || fetch_is_syncing(q) ? 0 : pop_packed(q, c);
 	if (!next_head(q, &head))
 		return 0;
 	if (unlikely(head >= q->size))
@@ -536,12 +612,8 @@ void virtqueue_store_status(struct virtqueue *q, struct chain_slot *s, uint8_t s
 		dirty_log_mark(q->log, s->status_iova, 1);
 }
 
-void virtqueue_push(struct virtqueue *q, struct virtqueue_chain *c, uint64_t written,
-		    uint8_t status)
+static void push(struct virtqueue *q, struct chain_slot *s, uint64_t written, uint8_t status)
 {
-	struct chain_slot *s = CONTAINER_OF(c, struct chain_slot, chain);
-
-	assert(s->epoch && written <= c->writable_bytes);
 	if (unlikely(q->remote != NULL) &&
 	    (s->is_remote || deliver_is_busy(q) || virtqueue_is_remote(q))) {
 		deliver_push(q, s, written, status);
@@ -553,26 +625,55 @@ void virtqueue_push(struct virtqueue *q, struct virtqueue_chain *c, uint64_t wri
 		return;
 	}
 	if (written)
-		link_count_write(&q->link, LINK_PAYLOAD, c->writable, written);
+		link_count_write(&q->link, LINK_PAYLOAD, s->chain.writable, written);
 	if (unlikely(q->log))
 		virtqueue_mark_payload(q, s, written);
 	if (s->status)
 		virtqueue_store_status(q, s, status);
-	split_ring_put_used(q, c->id, virtqueue_used_length(s, written));
+	ring_put_used(q, s, virtqueue_used_length(s, written));
 	if (q->inflight)
-		inflight_return(q, c->id);
+		inflight_return(q, s->chain.id);
 	slot_free(q, s);
+}
+
+/* virtio 1.3, 2.7.9 and 2.8.9: what has ended early waits for those popped before it.  All of them
+ * end some time: a stop waits for that. */
+static void push_in_order(struct virtqueue *q)
+{
+	while (q->order_count) {
+		struct chain_slot *s = &q->slots[q->order[q->order_first & q->mask]];
+
+		if (!s->returned)
+			break;
+		q->order_first++;
+		q->order_count--;
+		push(q, s, s->returned_bytes, s->returned_status);
+	}
+}
+
+void virtqueue_push(struct virtqueue *q, struct virtqueue_chain *c, uint64_t written,
+		    uint8_t status)
+{
+	struct chain_slot *s = CONTAINER_OF(c, struct chain_slot, chain);
+
+	assert(s->epoch && written <= c->writable_bytes);
+	if (likely(!q->in_order)) {
+		push(q, s, written, status);
+		return;
+	}
+	s->returned = true;
+	s->returned_bytes = written;
+	s->returned_status = status;
+	push_in_order(q);
 }
 
 void virtqueue_flush(struct virtqueue *q)
 {
-	uint16_t old = q->published_index;
-
 	if (unlikely(q->remote && deliver_is_busy(q))) {
 		deliver_flush(q);
 		return;
 	}
-	if (q->used_index == old)
+	if (q->used_index == q->published_index)
 		return;
 	/* Broken: elements that were lost on the link lie before those that were put since, or the
 	 * ring itself has gone. */
@@ -581,10 +682,7 @@ void virtqueue_flush(struct virtqueue *q)
 		return;
 	}
 	counter_add(&q->numbers.flushes, 1);
-	split_ring_publish(q);
-	if (q->inflight)
-		inflight_publish(q);
-	if (split_ring_wants_interrupt(q, old))
+	if (ring_publish(q))
 		virtqueue_interrupt(q);
 	else
 		counter_add(&q->numbers.interrupts_suppressed, 1);
@@ -592,11 +690,11 @@ void virtqueue_flush(struct virtqueue *q)
 
 bool virtqueue_listen(struct virtqueue *q)
 {
-	return virtqueue_is_remote(q) || q->reason || split_ring_listen(q);
+	return virtqueue_is_remote(q) || q->reason || ring_listen(q);
 }
 
 void virtqueue_mute(struct virtqueue *q)
 {
 	if (!virtqueue_is_remote(q) && !q->reason)
-		split_ring_mute(q);
+		ring_mute(q);
 }

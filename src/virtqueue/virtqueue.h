@@ -52,8 +52,10 @@ struct virtqueue_chain {
 
 struct virtqueue_setup {
 	uint64_t features;		/* what the driver has accepted */
-	uint16_t size;			/* descriptors, <= size_max, power of two */
+	uint16_t size;			/* descriptors, <= size_max; split: power of two */
 	uint16_t available_index;	/* where to go on reading */
+	uint16_t used_index;		/* packed: where to go on writing.  Both: virtio 1.3, 4.1.5.2,
+					 * descriptor, and in bit 15 the wrap counter (1 at first) */
 	uint64_t descriptor_iova, driver_iova, device_iova;
 	void *inflight;			/* shared region, borrowed until stop; NULL: off */
 	size_t inflight_bytes;		/* at least virtqueue_inflight_size(size) */
