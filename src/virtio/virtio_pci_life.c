@@ -151,7 +151,10 @@ static int connect_kick(struct virtio_pci *v, struct virtio_pci_queue *q)
 
 static void queue_start(struct virtio_pci *v, struct virtio_pci_queue *q)
 {
+	uint16_t first = virtio_queue_first_index(v->device);
 	struct virtio_queue_setup setup = { .size = q->size,
+					    .available_index = first,
+					    .used_index = first,
 					    .descriptor_iova = q->descriptor_iova,
 					    .driver_iova = q->driver_iova,
 					    .device_iova = q->device_iova };
