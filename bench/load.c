@@ -21,6 +21,7 @@ static const char usage[] =
 	"  --seconds N      1\n"
 	"  --warm N         seconds before that: 0.2\n"
 	"  --mode MODE      poll (default) or interrupt\n"
+	"  --packed         a packed ring instead of a split one\n"
 	"  --indirect       use indirect descriptors\n"
 	"  --idle           stay connected and send nothing\n"
 	"  --pid PID        of the server: take its CPU time\n"
@@ -104,6 +105,7 @@ enum {
 	WARM,
 	MODE,
 	INDIRECT,
+	PACKED,
 	IDLE,
 	PID,
 	CPU,
@@ -123,6 +125,7 @@ static const struct option long_options[] = {
 	{ "warm", required_argument, NULL, WARM },
 	{ "mode", required_argument, NULL, MODE },
 	{ "indirect", no_argument, NULL, INDIRECT },
+	{ "packed", no_argument, NULL, PACKED },
 	{ "idle", no_argument, NULL, IDLE },
 	{ "pid", required_argument, NULL, PID },
 	{ "cpu", required_argument, NULL, CPU },
@@ -165,6 +168,9 @@ static void set_option(struct load_options *o, bool *json, int option)
 		break;
 	case INDIRECT:
 		o->indirect = true;
+		break;
+	case PACKED:
+		o->packed = true;
 		break;
 	case IDLE:
 		o->idle = true;

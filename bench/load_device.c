@@ -38,15 +38,14 @@ static int vhost_ready(struct load_device *d, struct error *e)
 	return 0;
 }
 
-static int vhost_stop_queue(struct load_device *d, unsigned index, uint16_t used_index,
-			    struct error *e)
+static int vhost_stop_queue(struct load_device *d, unsigned index, uint16_t base, struct error *e)
 {
-	uint16_t base;
-	int err = vhost_user_client_stop_queue(&d->vhost, index, &base, e);
+	uint16_t where;
+	int err = vhost_user_client_stop_queue(&d->vhost, index, &where, e);
 
-	if (!err && base != used_index)
-		err = error_set(e, -EPROTO, "queue %u stopped at %u, not at %u", index, base,
-				used_index);
+	if (!err && where != base)
+		err = error_set(e, -EPROTO, "queue %u stopped at %u, not at %u", index, where,
+				base);
 	return err;
 }
 
@@ -129,8 +128,7 @@ static int vfio_ready(struct load_device *d, struct error *e)
 }
 
 /* All of them at once; how far the device was, nobody can ask. */
-static int vfio_stop_queue(struct load_device *d, unsigned index, uint16_t used_index,
-			   struct error *e)
+static int vfio_stop_queue(struct load_device *d, unsigned index, uint16_t base, struct error *e)
 {
 	return index ? 0 : guest_pci_reset(&d->pci, e);
 }

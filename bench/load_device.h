@@ -33,8 +33,8 @@ struct load_transport {
 	int (*start_queue)(struct load_device *d, unsigned index, const struct guest_queue *q,
 			   struct error *e);
 	int (*ready)(struct load_device *d, struct error *e);	/* all queues are started */
-	/* -EPROTO: the device is not at used_index. */
-	int (*stop_queue)(struct load_device *d, unsigned index, uint16_t used_index,
+	/* base: as guest_queue_base(); -EPROTO: the device is elsewhere. */
+	int (*stop_queue)(struct load_device *d, unsigned index, uint16_t base,
 			  struct error *e);
 	void (*kick)(struct load_device *d, unsigned index);
 	int (*interrupt)(const struct load_device *d, unsigned index);	/* borrowed eventfd */

@@ -244,8 +244,10 @@ static int open_queue(struct load *l, unsigned index, struct error *e)
 	q->index = index;
 	q->next_sector = index * part;
 	q->last_sector = (index + 1) * part;
-	guest_queue_open(&q->ring, &l->memory, ring_size(l->o, indirect),
-			 l->device.features & 1ull << VIRTIO_RING_F_EVENT_IDX);
+	guest_queue_open_flags(
+		&q->ring, &l->memory, ring_size(l->o, indirect),
+		(l->device.features >> VIRTIO_RING_F_EVENT_IDX & 1 ? GUEST_QUEUE_EVENT_INDEX : 0) |
+			(l->o->packed ? GUEST_QUEUE_PACKED : 0));
 	guest_blk_open(&q->blk, &q->ring, &l->memory, l->o->depth, l->o->block, indirect);
 	if (!l->o->interrupt)
 		guest_queue_mute(&q->ring);
@@ -260,7 +262,11 @@ static int open_device(struct load *l, struct error *e)
 
 	if (wants_indirect(l->o))
 		wanted |= 1ull << VIRTIO_RING_F_INDIRECT_DESC;
+	if (l->o->packed)
+		wanted |= 1ull << VIRTIO_F_RING_PACKED;
 	err = l->device.transport->open(&l->device, l->o, wanted, e);
+	if (!err && l->o->packed && !(l->device.features & 1ull << VIRTIO_F_RING_PACKED))
+		err = error_set(e, -EOPNOTSUPP, "the device has no packed rings");
 	if (!err && l->device.queue_max < l->o->queues)
 		err = error_set(e, -EINVAL, "the device has %u queues", l->device.queue_max);
 	l->sectors = l->device.sectors;

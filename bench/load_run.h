@@ -24,6 +24,7 @@ struct load_options {
 	double seconds, warm_seconds;
 	bool interrupt;		/* sleep until the device interrupts, instead of looking */
 	bool indirect;		/* indirect descriptors, if the device knows them */
+	bool packed;		/* a packed ring, or an error */
 	bool idle;		/* connect, send one request, then nothing */
 	pid_t server;		/* whose CPU time to take; 0: nobody's */
 	int cpu;		/* run here; -1: anywhere */

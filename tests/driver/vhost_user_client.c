@@ -386,7 +386,8 @@ int vhost_user_client_start_queue(struct vhost_user_client *c, unsigned index,
 	int err = tell_state(c, VHOST_USER_SET_VRING_NUM, index, q->size, e);
 
 	if (!err)
-		err = tell_state(c, VHOST_USER_SET_VRING_BASE, index, base, e);
+		err = tell_state(c, VHOST_USER_SET_VRING_BASE, index,
+				 q->packed ? guest_queue_base(q) : base, e);
 	if (!err)
 		err = tell_addresses(c, index, q, e);
 	if (!err)

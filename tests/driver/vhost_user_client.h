@@ -57,7 +57,7 @@ int vhost_user_client_remove_region(struct vhost_user_client *c, const struct gu
 int vhost_user_client_track_inflight(struct vhost_user_client *c, uint16_t queues,
 				     uint16_t queue_size, struct error *e);
 
-/* Starts queue `index` at available index `base`, enabled. */
+/* Starts queue `index` at available index `base` (packed: where its driver stands), enabled. */
 int vhost_user_client_start_queue(struct vhost_user_client *c, unsigned index,
 				  const struct guest_queue *q, uint16_t base, struct error *e);
 /* GET_VRING_BASE: drains and stops; *base is where to go on. */
