@@ -80,6 +80,8 @@ static struct blk *create_blk(struct instance *i, struct reactor **workers, unsi
 		.queue_size = s->queue_size,
 		.control = i->control,
 		.workers = workers,
+		.packed = !strcmp(s->packed, "on"),
+		.in_order = !strcmp(s->in_order, "on"),
 		.worker_count = count,
 	};
 

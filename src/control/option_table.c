@@ -48,6 +48,7 @@ static const char *check_serial(const char *text)
 }
 
 static const char *const device_types[] = { "blk", NULL };
+static const char *const on_off[] = { "on", "off", NULL };
 static const char *const log_levels[] = { "error", "warning", "info", "debug", NULL };
 
 #define OF_DEVICE(field) \
@@ -99,6 +100,11 @@ const struct program_option option_table[] = {
 	{ "queue-size", OPTION_NUMBER, OF_DEVICE(queue_size), .places = BLK_AND_DEVICE,
 	  .value = "N", .minimum = 2, .maximum = 32768, .power_of_two = true, .preset = 1024,
 	  .help = "the most descriptors a queue may have" },
+	{ "packed", OPTION_CHOICE, OF_DEVICE(packed), .places = BLK_AND_DEVICE, .value = "on|off",
+	  .choices = on_off, .preset_text = "on", .help = "offer packed rings beside split ones" },
+	{ "in-order", OPTION_CHOICE, OF_DEVICE(in_order), .places = BLK_AND_DEVICE,
+	  .value = "on|off", .choices = on_off, .preset_text = "off",
+	  .help = "offer to use requests in the order in which the driver makes them available" },
 	{ "serial", OPTION_TEXT, OF_DEVICE(serial), .places = BLK_AND_DEVICE, .value = "TEXT",
 	  .check = check_serial, .preset_help = "the name",
 	  .help = "the serial number that the guest sees, at most 20 characters" },

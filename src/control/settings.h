@@ -17,6 +17,7 @@ struct device_settings {
 	char *vfio_user;	/* path of a socket */
 	char *card;		/* name; NULL: the device's own */
 	char *serial;
+	char *packed, *in_order;	/* "on" or "off" */
 	int64_t fd; /* -1: none */
 	int64_t queues, queue_size;
 	int64_t block_size; /* bytes; 0: the disk's */

@@ -103,6 +103,8 @@ static inline void bed_open_function(struct bed *b, unsigned index, unsigned que
 	struct virtio_device_options d = { .name = "vda",
 					   .queues = queues,
 					   .queue_size = QUEUE_SIZE,
+					   .packed = true,
+					   .in_order = true,
 					   .control = b->control,
 					   .workers = b->reactors,
 					   .worker_count = WORKERS };
@@ -218,6 +220,13 @@ static inline uint32_t function_memory_bytes(unsigned queues)
 	return queues * ((1 << 16) + SLOTS * 3 * BLOCK);
 }
 
+static inline unsigned ring_flags(uint64_t features)
+{
+	return (features >> VIRTIO_RING_F_EVENT_IDX & 1 ? GUEST_QUEUE_EVENT_INDEX : 0) |
+	       (features >> VIRTIO_F_RING_PACKED & 1 ? GUEST_QUEUE_PACKED : 0) |
+	       (features >> 35 & 1 ? GUEST_QUEUE_IN_ORDER : 0);
+}
+
 /* Lays rings and slots out in m, which others may use too. */
 static inline void function_open(struct function *f, const char *path, const struct manner *manner,
 				 struct guest_memory *m, unsigned queues, unsigned seed)
@@ -234,8 +243,7 @@ static inline void function_open(struct function *f, const char *path, const str
 		vfio_user_client_like_qemu(&f->client);
 	f->client.twin_socket = manner->twin;
 	for (unsigned i = 0; i < queues; i++) {
-		guest_queue_open(&f->rings[i], m, QUEUE_SIZE,
-				 manner->features >> VIRTIO_RING_F_EVENT_IDX & 1);
+		guest_queue_open_flags(&f->rings[i], m, QUEUE_SIZE, ring_flags(manner->features));
 		guest_blk_open(&f->blks[i], &f->rings[i], m, SLOTS, BLOCK, manner->indirect);
 	}
 }

@@ -10,6 +10,8 @@
 
 #define EVENT_IDX  (1ull << VIRTIO_RING_F_EVENT_IDX)
 #define RING_RESET (1ull << 40)
+#define PACKED     (1ull << 34)
+#define IN_ORDER   (1ull << 35)
 
 static const struct manner manners[] = {
 	{ .name = "shared", .shared = true, .features = EVENT_IDX | RING_RESET },
@@ -24,6 +26,12 @@ static const struct manner manners[] = {
 	  .indirect = true,
 	  .features = EVENT_IDX | RING_RESET },
 	{ .name = "messages, like QEMU", .like_qemu = true, .features = EVENT_IDX | RING_RESET },
+	{ .name = "shared, packed", .shared = true, .features = EVENT_IDX | RING_RESET | PACKED },
+	{ .name = "messages, packed, in order, indirect",
+	  .indirect = true,
+	  .features = EVENT_IDX | RING_RESET | PACKED | IN_ORDER },
+	{ .name = "messages, packed", .features = RING_RESET | PACKED },
+	{ .name = "shared, in order", .shared = true, .features = RING_RESET | IN_ORDER },
 };
 
 static unsigned seed;
