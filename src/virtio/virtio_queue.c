@@ -79,7 +79,7 @@ int virtio_queue_take(struct virtio_queue *q, struct virtqueue_chain **c)
 {
 	int answer;
 
-	if (unlikely(!q->budget || q->stopping || q->broken_told))
+	if (unlikely(!q->budget || q->stopping || q->broken_told || q->homeless))
 		return 0;
 	answer = virtqueue_pop(q->ring, c);
 	if (unlikely(answer < 0)) {
@@ -192,7 +192,7 @@ static bool queue_poll(void *arg)
 	struct virtio_queue *q = arg;
 	int answer;
 
-	if (unlikely(!q->enabled || q->broken_told))
+	if (unlikely(!q->enabled || q->broken_told || q->homeless))
 		return false;
 	if (unlikely(virtqueue_is_remote(q->ring)))
 		return poll_remote(q);
@@ -239,7 +239,7 @@ static bool queue_rest(void *arg)
 {
 	struct virtio_queue *q = arg;
 
-	if (!q->enabled || q->broken_told)
+	if (!q->enabled || q->broken_told || q->homeless)
 		return true;
 	if (virtqueue_is_remote(q->ring))
 		return rest_remote(q);
@@ -250,7 +250,7 @@ static void queue_wake(void *arg)
 {
 	struct virtio_queue *q = arg;
 
-	if (q->enabled && !q->broken_told)
+	if (q->enabled && !q->broken_told && !q->homeless)
 		virtqueue_mute(q->ring);
 }
 
@@ -421,7 +421,7 @@ static int start(struct virtio_queue *q, struct error *e)
 
 	if (err)
 		return err;
-	q->broken_told = false;
+	q->broken_told = q->homeless = false;
 	err = q->device->type->queue_start(q, e);
 	if (err) {
 		virtqueue_stop(q->ring);
@@ -456,11 +456,21 @@ static void reset_order(struct virtio_queue *q)
 }
 
 /* What lies in memory of another kind now has to be looked for in another way. */
+/* A VMM that rearranges the guest's memory takes regions away before it gives them back in other
+ * pieces (QEMU does when firmware writes the PAM registers): until then the queue waits. */
+static void change_memory(struct virtio_queue *q, struct memory_map *map)
+{
+	int err = virtqueue_set_memory(q->ring, map);
+
+	q->homeless = err && !virtqueue_reason(q->ring);
+	if (err && !q->homeless)
+		virtio_queue_break(q, virtqueue_reason(q->ring));
+}
+
 static void map_order(struct virtio_queue *q)
 {
 	if (q->started) {
-		if (virtqueue_set_memory(q->ring, q->orders[CHANGE_MEMORY].map))
-			virtio_queue_break(q, virtqueue_reason(q->ring));
+		change_memory(q, q->orders[CHANGE_MEMORY].map);
 		q->kicked = true;
 		if (!q->stopping)
 			reactor_poller_wake(&q->poller);

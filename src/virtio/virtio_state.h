@@ -78,6 +78,7 @@ struct virtio_queue {
 	int eventfd[EVENTFD_KINDS];		/* owned; -1: none */
 	struct reactor_task broken;		/* to the control reactor */
 	bool broken_told;
+	bool homeless;		/* started, and a ring lies in no memory for now */
 	const char *reason;			/* static */
 	uint64_t kicks;
 	struct counter_group group;

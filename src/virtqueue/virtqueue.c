@@ -168,6 +168,14 @@ static int without_memory(struct virtqueue *q, const char *reason, int err)
 	return err;
 }
 
+/* A queue with nothing to bring back can wait for its rings. */
+static int no_ring(struct virtqueue *q)
+{
+	if (q->old_epochs || !virtqueue_is_settled(q))
+		return without_memory(q, "a ring does not lie in the new memory map", -EFAULT);
+	return -EFAULT;
+}
+
 int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map)
 {
 	struct map_epoch *new;
@@ -180,7 +188,7 @@ int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map)
 	settle_mapped_ring(q);
 	epoch_replace(q, new);
 	if (ring_locate(q, map))
-		return without_memory(q, "a ring does not lie in the new memory map", -EFAULT);
+		return no_ring(q);
 	fetch_look_again(q);
 	return 0;
 }
