@@ -6,7 +6,9 @@ RUN_DISK ?=
 RUN_FILTERS ?=
 RUN_MEGABYTES ?= 64
 RUN_OPTIONS ?=
-export ACCEL RUN_DISK RUN_FILTERS RUN_MEGABYTES RUN_OPTIONS
+TRANSPORT ?= vhost-user
+MEMORY ?= shared
+export TRANSPORT MEMORY ACCEL RUN_DISK RUN_FILTERS RUN_MEGABYTES RUN_OPTIONS
 
 .PHONY: help run shell build check test bench clean
 
@@ -21,6 +23,9 @@ help:
 	@echo 'make clean   remove the build directories (the guest image stays in ~/.cache/outboard)'
 	@echo
 	@echo 'Variables:'
+	@echo '  TRANSPORT=vhost-user|vfio-user   how QEMU reaches the disk in "make run"; vfio-user is a PCI'
+	@echo '                     function and needs QEMU 10.1, which is unpacked into the cache if missing'
+	@echo '  MEMORY=shared|private   private: the disk reaches the guest by messages alone (vfio-user)'
 	@echo '  ACCEL=tcg|kvm      how QEMU runs the VM (default: kvm if a guest boots with it, else tcg)'
 	@echo '  RUN_DISK=FILE      keep the root disk in this file, so that the next run finds it again'
 	@echo '  RUN_FILTERS=...    put filters before it: RUN_FILTERS="limit+delay?iops=500&ms=2"'

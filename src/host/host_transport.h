@@ -1,7 +1,7 @@
 /* host_transport.h - a protocol by which a VMM reaches our devices.
- * Implementers: vhost_user/, vfio_user/.  They call virtio/, pci/ and link/; nothing calls back into
- * them: kicks and interrupts are descriptors that the transport gives to the queue once and is then
- * out of the data path, but where memory is not shared (link_provider.h). */
+ * Implementers: vhost_user/, vfio_user/.  They call virtio/, pci/ and link/; nothing calls back
+ * into them: kicks and interrupts are descriptors that the transport gives to the queue once and is
+ * then out of the data path, but where memory is not shared (link_provider.h). */
 #ifndef HOST_HOST_TRANSPORT_H
 #define HOST_HOST_TRANSPORT_H
 

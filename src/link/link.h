@@ -65,7 +65,7 @@ struct link_transfer {		/* embedded in its owner */
 	uint32_t part;		/* bytes of the part under way */
 	uint8_t write;
 	uint64_t due_ns;	/* on a modelled bus */
-	struct link_transfer *next;	/* the provider's while the transfer is with it, as is task */
+	struct link_transfer *next;	/* the provider's while it has the transfer, as is task */
 	struct reactor_task task;
 };
 

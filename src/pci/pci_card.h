@@ -3,7 +3,7 @@
  *
  *	offset	bytes
  *	0	4	capability header: identifier 0x000b, version 1, next
- *	4	4	PCI_CARD_VSEC_ID, revision PCI_CARD_VSEC_REVISION, length PCI_CARD_VSEC_BYTES
+ *	4	4	PCI_CARD_VSEC_ID, PCI_CARD_VSEC_REVISION, PCI_CARD_VSEC_BYTES
  *	8	8	card serial number, the one of the Device Serial Number capability too
  *	16	2	index of this function on the card, from 0
  *	18	2	functions of the card

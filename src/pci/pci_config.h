@@ -1,6 +1,7 @@
 /* pci_config.h - a function's configuration space: bytes, and which of them the host may change.
  *
- * Only the first PCI_CONFIG_USED bytes exist; the rest of the 4 KiB reads as zero.  Control reactor.
+ * Only the first PCI_CONFIG_USED bytes exist; the rest of the 4 KiB reads as zero.
+ * Control reactor.
  */
 #ifndef PCI_PCI_CONFIG_H
 #define PCI_PCI_CONFIG_H

@@ -34,8 +34,8 @@ struct pci_function_type {
 	void (*bus_master)(struct pci_function *f, bool on);
 
 	/* Power-on state of everything but configuration space and MSI-X: of registers at once, of
-	 * what is in flight when done runs.  done is NULL if an earlier reset is still under way, whose
-	 * done then stands for both. */
+	 * what is in flight when done runs.  done is NULL if an earlier reset is still under
+	 * way, whose done then stands for both. */
 	void (*reset)(struct pci_function *f, struct reactor_task *done);
 	void (*set_memory)(struct pci_function *f, struct memory_map *m,
 			   struct reactor_task *applied);

@@ -78,7 +78,7 @@ void virtio_device_config_changed(struct virtio_device *d);
 struct virtio_queue_setup {
 	uint16_t size;			/* descriptors; power of two for split */
 	uint16_t available_index;	/* where to go on reading */
-	uint16_t used_index; /* packed: where to go on writing.  virtio_queue_first_index() at first */
+	uint16_t used_index; /* packed: where to go on writing; virtio_queue_first_index() first */
 	uint64_t descriptor_iova, driver_iova, device_iova;
 };
 
@@ -101,8 +101,8 @@ void virtio_queue_position(const struct virtio_device *d, unsigned index,
  * interrupts are masked. */
 void virtio_queue_give_kick(struct virtio_device *d, unsigned index, int fd);
 void virtio_queue_give_interrupt(struct virtio_device *d, unsigned index, int fd);
-/* As give_interrupt, for a descriptor that leads to the same place as the old one, from which nothing
- * gets lost: no interrupt is sent to make sure. */
+/* As give_interrupt, for a descriptor that leads to the same place as the old one, from which
+ * nothing gets lost: no interrupt is sent to make sure. */
 void virtio_queue_move_interrupt(struct virtio_device *d, unsigned index, int fd);
 void virtio_queue_give_error(struct virtio_device *d, unsigned index, int fd);
 

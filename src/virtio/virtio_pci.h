@@ -13,8 +13,8 @@ struct virtio_pci;
 
 struct virtio_pci_options {
 	const struct pci_identity *identity;	/* copied */
-	/* The notification page may be mapped by the client, and is polled: no exit of the guest per
-	 * notification, but a worker that never sleeps while a queue is enabled. */
+	/* The notification page may be mapped by the client, and is polled: no exit of the guest
+	 * per notification, but a worker that never sleeps while a queue is enabled. */
 	bool doorbell_page;
 };
 

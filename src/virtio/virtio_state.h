@@ -55,7 +55,7 @@ struct virtio_queue {
 	bool is_started;
 	struct virtio_queue_position position;
 	int *start_status;			/* the caller's; borrowed until done */
-	uint32_t *doorbell;			/* borrowed; NULL: none.  The worker's while started */
+	uint32_t *doorbell;		/* borrowed; NULL: none.  The worker's while started */
 	struct virtio_order orders[CHANGES];
 
 	/* Mailboxes. */

@@ -19,8 +19,8 @@ enum {
 	PAYLOAD_MAX = 64 << 20,		/* of one request: more is refused */
 };
 
-/* A chain whose memory is not, or not all, mapped.  One per slot, made when first needed; its arrays
- * grow to what the longest chain of the slot has needed. */
+/* A chain whose memory is not, or not all, mapped.  One per slot, made when first needed; its
+ * arrays grow to what the longest chain of the slot has needed. */
 struct remote_chain {
 	struct virtqueue *queue;
 	struct vring_desc *list;	/* owned: our copy of the descriptors */
@@ -98,7 +98,7 @@ struct remote_queue {
 	struct vring_used_elem *elements;	/* owned, size_max: shadow of the used ring */
 	struct link_transfer deliver_transfer[2];
 	uint16_t used_word, wanted_word;
-	struct vring_packed_desc *packed_used;	/* owned, size_max: the batch, by place in the ring */
+	struct vring_packed_desc *packed_used;	/* owned, size_max: the batch, by place */
 	struct packed_place packed_end;	/* behind the batch */
 	struct vring_packed_desc_event wanted_event;
 };

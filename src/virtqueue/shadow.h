@@ -135,7 +135,7 @@ struct virtqueue {
 	uint64_t *large_iova;
 	struct vring_desc *walk;	/* owned, segments_max: the chain being parsed */
 	struct vring_desc *table;	/* owned, segments_max: an indirect table across regions */
-	uint16_t *order;		/* owned, size_max: IN_ORDER, what is out as it was popped */
+	uint16_t *order;		/* owned, size_max: IN_ORDER, what is out, as popped */
 	uint16_t order_first, order_count;
 	struct resubmission *resubmit;	/* owned, size_max: to hand out before the ring's heads */
 	unsigned resubmit_count, resubmit_next;

@@ -54,8 +54,9 @@ struct virtqueue_setup {
 	uint64_t features;		/* what the driver has accepted */
 	uint16_t size;			/* descriptors, <= size_max; split: power of two */
 	uint16_t available_index;	/* where to go on reading */
-	uint16_t used_index;		/* packed: where to go on writing.  Both: virtio 1.3, 4.1.5.2,
-					 * descriptor, and in bit 15 the wrap counter (1 at first) */
+	/* Packed: where to go on writing.  Both then have the descriptor's place (virtio 1.3,
+	 * 4.1.5.2), and in bit 15 the wrap counter (1 at first). */
+	uint16_t used_index;
 	uint64_t descriptor_iova, driver_iova, device_iova;
 	void *inflight;			/* shared region, borrowed until stop; NULL: off */
 	size_t inflight_bytes;		/* at least virtqueue_inflight_size(size) */
@@ -78,8 +79,8 @@ bool virtqueue_is_settled(const struct virtqueue *q);
 
 /* From now on nothing begins with the old map; requests begun with it keep it.  A ring may lie in
  * memory of the other kind now (mapped, remote): requests go on.  NULL: no memory.  0; -EFAULT or
- * -ENOMEM with a virtqueue_reason(): the queue is broken; -EFAULT without: a ring does not lie in the
- * new map, nothing is under way, and the queue rests until another map has all. */
+ * -ENOMEM with a virtqueue_reason(): the queue is broken; -EFAULT without: a ring does not lie in
+ * the new map, nothing is under way, and the queue rests until another map has all. */
 int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map);
 void virtqueue_set_log(struct virtqueue *q, struct dirty_log *log);	/* NULL: off */
 /* A borrowed eventfd, -1: none.  set: sends an interrupt at once, since one may have been due and

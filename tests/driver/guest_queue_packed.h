@@ -1,4 +1,4 @@
-/* guest_queue_packed.h - what guest_queue.c does differently for a packed ring (virtio 1.3, 2.8). */
+/* guest_queue_packed.h - what guest_queue.c does differently for packed rings (virtio 1.3, 2.8). */
 #ifndef DRIVER_GUEST_QUEUE_PACKED_H
 #define DRIVER_GUEST_QUEUE_PACKED_H
 

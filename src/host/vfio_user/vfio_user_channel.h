@@ -1,6 +1,7 @@
 /* vfio_user_channel.h - a socket with what comes and goes on it, watched, and with patience.
  *
- * Half a message, or a reply that is not read, is waited for no longer than a bound: see `timed_out`.
+ * Half a message, or a reply that is not read, is waited for no longer than a bound: see
+ * `timed_out`.
  * Control thread.
  */
 #ifndef HOST_VFIO_USER_VFIO_USER_CHANNEL_H

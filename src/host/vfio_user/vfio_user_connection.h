@@ -10,8 +10,8 @@
  * - An unmap of remote memory fails the transfers into it, and is answered.
  * - An unmap of mapped memory waits until the last request has let go of it.  A request that also
  *   waits for remote memory gets RELEASE_PATIENCE, then all remote transfers fail.
- * - A reset, and the end of a connection, begin by failing all remote transfers, and let no new ones
- *   begin until they are done.
+ * - A reset, and the end of a connection, begin by failing all remote transfers, and let no new
+ *   ones begin until they are done.
  *
  *	OPEN --lost, broken, or asked to end--> ENDING --> CLOSED
  *

@@ -1,5 +1,5 @@
-/* vfio_user_dma.h - the client's memory by messages: DMA_READ and DMA_WRITE (vfio-user.rst), many in
- * flight, answered in any order.
+/* vfio_user_dma.h - the client's memory by messages: DMA_READ and DMA_WRITE (vfio-user.rst), many
+ * in flight, answered in any order.
  *
  * A queue's reactor posts each transfer to the control reactor.  There it waits in `waiting` until
  * a slot is free, becomes a job of one message or more (split at the negotiated size), each in a
@@ -10,8 +10,8 @@
  * A transfer may be failed while its messages are under way.  Its slots are then orphans: a reply
  * frees them and its data is thrown away, since nobody owns the local memory any more.
  *
- * The specification has the data of an access 32 bytes into the message.  QEMU's has it after 28, and
- * four bytes of padding behind it, so that sizes do not tell.  Answers do: to a write QEMU
+ * The specification has the data of an access 32 bytes into the message.  QEMU's has it after 28,
+ * and four bytes of padding behind it, so that sizes do not tell.  Answers do: to a write QEMU
  * sends the bare header, others the address and the count.  So the first message to a client is a
  * write of nothing, and no transfer begins before its answer.
  *
@@ -55,7 +55,9 @@ struct vfio_user_dma {		/* embedded; outlives every map made with it */
 
 	/* Private. */
 	struct vfio_user_dma_tables *tables;	/* owned; NULL until opened */
-	enum vfio_user_dma_layout { LAYOUT_UNKNOWN, LAYOUT_ASKED, LAYOUT_PLAIN, LAYOUT_QEMU } layout;
+	enum vfio_user_dma_layout {
+		LAYOUT_UNKNOWN, LAYOUT_ASKED, LAYOUT_PLAIN, LAYOUT_QEMU
+	} layout;
 	struct link_transfer *waiting, **waiting_end;
 	struct reactor_task turn;
 	size_t sent;		/* bytes of the first queued message that have been sent */

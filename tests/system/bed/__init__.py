@@ -8,8 +8,9 @@ from .outboard import Outboard
 from .process import Process, cpu_ticks, wait_until
 from .qmp import QmpError
 from .report import Sums, report_lines
-from .virtual_machine import Disk, VirtualMachine
+from .virtual_machine import Disk, PciDisk, VirtualMachine, firmware, vfio_user_qemu
 
-__all__ = ["Disk", "Guest", "NbdServer", "Outboard", "Process", "QemuNbdServer",
+__all__ = ["Disk", "Guest", "NbdServer", "Outboard", "PciDisk", "Process", "QemuNbdServer",
            "QmpError", "Sums", "VirtualMachine",
-           "accelerator", "cpu_ticks", "fio", "report_lines", "wait_until"]
+           "accelerator", "cpu_ticks", "firmware", "fio", "report_lines", "vfio_user_qemu",
+           "wait_until"]

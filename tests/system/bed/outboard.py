@@ -9,6 +9,9 @@ from .process import Process, wait_until
 SOURCE = pathlib.Path(__file__).resolve().parents[3]
 
 
+OPTION_OF = {"vhost-user": "--socket-path", "vfio-user": "--vfio-user"}
+
+
 def program():
     """Another build than ./build is tested by naming its program in OUTBOARD_PROGRAM."""
     return os.environ.get("OUTBOARD_PROGRAM", str(SOURCE / "build" / "src" / "outboard"))
@@ -28,17 +31,19 @@ class Outboard(Process):
     """outboard blk on one socket, or outboard serve on those that its configuration names."""
 
     def __init__(self, directory, disk=None, *options, name="outboard", socket=None, connect=False,
-                 config=None, prefix=()):
+                 config=None, prefix=(), transport="vhost-user"):
         self.directory = str(directory)
+        self.transport = transport
         self.socket = socket or os.path.join(self.directory, f"{name}.sock")
         if config is not None:
             self.config = os.path.join(self.directory, f"{name}.json")
             pathlib.Path(self.config).write_text(json.dumps(config, indent=4), encoding="utf-8")
-            self.sockets = [device["socket-path"] for device in config["devices"]]
+            self.sockets = [device.get("socket-path") or device["vfio-user"]
+                            for device in config["devices"]]
             arguments = ["serve", "--config", self.config]
         else:
             self.sockets = [] if connect else [self.socket]
-            arguments = ["blk", "--disk", disk, "--socket-path", self.socket,
+            arguments = ["blk", "--disk", disk, OPTION_OF[transport], self.socket,
                          *(["--connect"] if connect else [])]
         super().__init__([*prefix, program(), *arguments, *options],
                          os.path.join(self.directory, f"{name}.log"))

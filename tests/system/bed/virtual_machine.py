@@ -1,7 +1,9 @@
 """An unmodified QEMU with a Debian guest."""
 import dataclasses
 import functools
+import json
 import os
+import pathlib
 import re
 import subprocess
 
@@ -10,7 +12,21 @@ from .agent import Agent
 from .process import Process, wait_until
 from .qmp import Qmp, QmpError
 
+SOURCE = pathlib.Path(__file__).resolve().parents[3]
 HOT_PLUG_PORTS = 6
+
+
+@functools.lru_cache(maxsize=None)
+def vfio_user_qemu():
+    """A QEMU that has vfio-user-pci: the machine's own, or one that is unpacked for this."""
+    return subprocess.run([SOURCE / "scripts" / "make-vmm"], check=True, capture_output=True,
+                          text=True).stdout.strip()
+
+
+def firmware(name):
+    """A file of the firmware that belongs to that QEMU: OVMF_CODE_4M.fd, OVMF_VARS_4M.fd."""
+    beside = pathlib.Path(vfio_user_qemu()).parent / "firmware" / name
+    return beside if beside.exists() else pathlib.Path("/usr/share/OVMF") / name
 
 
 @functools.lru_cache(maxsize=None)
@@ -60,13 +76,51 @@ class Disk:
     def device_arguments(self):
         return ["-device", ",".join(f"{key}={value}" for key, value in self.device().items())]
 
+    def plug(self, qmp, port):
+        qmp.execute("chardev-add", id=f"{self.name}-socket", backend=self.chardev_backend())
+        try:
+            qmp.execute("device_add", bus=port, **self.device())
+        except QmpError:
+            qmp.execute("chardev-remove", id=f"{self.name}-socket")
+            raise
+
+    def unplugged(self, qmp):
+        """After the device has gone; false: QEMU has not let go of the socket yet."""
+        try:
+            qmp.execute("chardev-remove", id=f"{self.name}-socket")
+        except QmpError:
+            return False
+        return True
+
+
+@dataclasses.dataclass
+class PciDisk(Disk):
+    """A PCI function of Outboard's over vfio-user."""
+
+    def chardev_arguments(self):
+        return []
+
+    def device(self):
+        return {"driver": "vfio-user-pci", "id": self.name,
+                "socket": {"type": "unix", "path": self.socket}, **self.options}
+
+    def device_arguments(self):
+        return ["-device", json.dumps(self.device())]
+
+    def plug(self, qmp, port):
+        qmp.execute("device_add", bus=port, **self.device())
+
+    def unplugged(self, qmp):
+        return True
+
 
 class VirtualMachine(Process):
     """root is a Disk that Outboard serves, or None: then the root file system is a throw-away copy
-    of the guest's image on a disk of QEMU's own, and the disks under test are attached later."""
+    of the guest's image on a disk of QEMU's own, and the disks under test are attached later.
+    qemu: the program, if not the machine's own.  shared: devices may map the guest's memory."""
 
     def __init__(self, directory, guest, root=None, name="vm", quick=True, cpus=4,
-                 kernel_options="", console=None):
+                 kernel_options="", console=None, qemu="qemu-system-x86_64", shared=True):
         self.directory = str(directory)
         self.guest = guest
         self.root = root
@@ -75,19 +129,25 @@ class VirtualMachine(Process):
         self.qmp = None
         self.agent = None
         self.ports = {}
-        super().__init__(self._arguments(quick, cpus, kernel_options, console),
+        super().__init__([qemu, *self._memory(shared),
+                          *self._arguments(quick, cpus, kernel_options, console)],
                          self._path("qemu.log"))
 
     def _path(self, name):
         return os.path.join(self.directory, f"{self.name}-{name}")
 
+    @staticmethod
+    def _memory(shared):
+        if not shared:
+            return ["-machine", "q35", "-m", "512M"]
+        return ["-machine", "q35,memory-backend=mem", "-m", "512M",
+                "-object", "memory-backend-memfd,id=mem,size=512M,share=on"]
+
     def _arguments(self, quick, cpus, kernel_options, console):
         init = "init=/usr/local/sbin/guest-init quiet" if quick else ""
         append = f"console=ttyS0 root=LABEL=outboard-root rw panic=-1 {init} {kernel_options}"
         arguments = [
-            "qemu-system-x86_64", "-machine", "q35,memory-backend=mem",
-            "-accel", accelerator(self.guest), "-cpu", "max", "-smp", str(cpus), "-m", "512M",
-            "-object", "memory-backend-memfd,id=mem,size=512M,share=on",
+            "-accel", accelerator(self.guest), "-cpu", "max", "-smp", str(cpus),
             "-nodefaults", "-no-user-config", "-display", "none",
             "-kernel", self.guest.kernel, "-initrd", self.guest.initrd, "-append", append,
             "-chardev", console or f"file,id=console,path={self.console_log}",
@@ -151,12 +211,7 @@ class VirtualMachine(Process):
         before = self.disks()
         port = next(port for port in (f"port{number}" for number in range(HOT_PLUG_PORTS))
                     if port not in self.ports.values())
-        self.qmp.execute("chardev-add", id=f"{disk.name}-socket", backend=disk.chardev_backend())
-        try:
-            self.qmp.execute("device_add", bus=port, **disk.device())
-        except QmpError:
-            self.qmp.execute("chardev-remove", id=f"{disk.name}-socket")
-            raise
+        disk.plug(self.qmp, port)
         self.ports[disk.name] = port
         return wait_until(lambda: self.disks() - before, 30, "the new disk in the guest").pop()
 
@@ -165,14 +220,7 @@ class VirtualMachine(Process):
         self.qmp.execute("device_del", id=disk.name)
         self.qmp.wait_event("DEVICE_DELETED", 60, device=disk.name)
         del self.ports[disk.name]
-        wait_until(lambda: self._remove_chardev(disk), 10, "QEMU to let go of the socket")
-
-    def _remove_chardev(self, disk):
-        try:
-            self.qmp.execute("chardev-remove", id=f"{disk.name}-socket")
-        except QmpError:
-            return False
-        return True
+        wait_until(lambda: disk.unplugged(self.qmp), 10, "QEMU to let go of the socket")
 
     def reset(self, timeout=120):
         """The reset button."""
