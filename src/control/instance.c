@@ -6,6 +6,7 @@
 #include "control/settings.h"
 #include "device/blk.h"
 #include "host/host_transport.h"
+#include "link/link_model.h"
 #include "reactor/reactor.h"
 #include "storage/storage.h"
 #include "virtio/virtio_device.h"
@@ -19,6 +20,7 @@ struct instance {
 	const struct device_settings *settings; /* borrowed */
 	struct reactor *control;                /* borrowed */
 	struct storage *storage;                /* owned */
+	struct link_model *link_model;          /* owned; NULL: none; outlives blk */
 	struct blk *blk;                        /* owned; NULL until served */
 	const struct host_transport *transport; /* of the endpoint */
 	struct host_endpoint *endpoint;         /* owned; NULL until served and after the stop */
@@ -36,11 +38,24 @@ static int check_descriptor(const struct device_settings *s, struct error *e)
 			 strerror(errno));
 }
 
+static int create_link_model(struct instance *i, struct error *e)
+{
+	const struct device_settings *s = i->settings;
+	struct link_model_settings model;
+
+	if (!s->link_model)
+		return 0;
+	if (!link_model_parse(s->link_model, &model, e))
+		i->link_model = link_model_create(&model, e);
+	return i->link_model ? 0 : error_wrap(e, "device %s", s->name);
+}
+
 static int open_parts(struct instance *i, struct error *e)
 {
 	const struct device_settings *s = i->settings;
 	int err = check_descriptor(s, e);
 
+	err = err ? err : create_link_model(i, e);
 	if (err)
 		return err;
 	i->storage = storage_open(s->name, s->disk, s->read_only, i->control, e);
@@ -83,6 +98,7 @@ static struct blk *create_blk(struct instance *i, struct reactor **workers, unsi
 		.packed = !strcmp(s->packed, "on"),
 		.in_order = !strcmp(s->in_order, "on"),
 		.worker_count = count,
+		.link_model = i->link_model,
 	};
 
 	return blk_create(&options, &device_options, e);
@@ -152,6 +168,7 @@ void instance_free(struct instance *i)
 	if (!i)
 		return;
 	blk_free(i->blk);
+	link_model_free(i->link_model);
 	storage_close(i->storage);
 	free(i);
 }

@@ -106,6 +106,10 @@ const struct program_option option_table[] = {
 	{ "in-order", OPTION_CHOICE, OF_DEVICE(in_order), .places = BLK_AND_DEVICE,
 	  .value = "CHOICE", .choices = on_off, .preset_text = "off",
 	  .help = "offer to use requests in the order in which the driver makes them available" },
+	{ "link-model", OPTION_TEXT, OF_DEVICE(link_model), .places = BLK_AND_DEVICE,
+	  .value = "TEXT", .check = check_not_empty,
+	  .help = "put a modelled bus before the guest's memory, for experiments: "
+		  "latency=1us,bandwidth=32GB/s,read=256,write=256, or some of these" },
 	{ "serial", OPTION_TEXT, OF_DEVICE(serial), .places = BLK_AND_DEVICE, .value = "TEXT",
 	  .check = check_serial, .preset_help = "the name",
 	  .help = "the serial number that the guest sees, at most 20 characters" },

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "control/option.h"
+#include "link/link_model.h"
 #include "pci/pci_function.h"
 
 #include <ctype.h>
@@ -120,6 +121,17 @@ static int check_socket(const struct device_settings *d, const char *dashes, con
 	return 0;
 }
 
+static int check_link_model(const struct device_settings *d, const char *dashes, const char **name,
+			    struct error *e)
+{
+	struct link_model_settings model;
+
+	if (!d->link_model || !link_model_parse(d->link_model, &model, e))
+		return 0;
+	*name = "link-model";
+	return error_wrap(e, "%slink-model", dashes);
+}
+
 int settings_complete_device(struct device_settings *d, const char *dashes, const char **name,
 			     struct error *e)
 {
@@ -127,7 +139,8 @@ int settings_complete_device(struct device_settings *d, const char *dashes, cons
 
 	*name = NULL;
 	err = settle_disk(d, dashes, name, e);
-	return err ? err : check_socket(d, dashes, name, e);
+	err = err ? err : check_socket(d, dashes, name, e);
+	return err ? err : check_link_model(d, dashes, name, e);
 }
 
 static bool same_text(const char *a, const char *b)

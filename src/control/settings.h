@@ -16,6 +16,7 @@ struct device_settings {
 	char *socket_path;	/* vhost-user */
 	char *vfio_user;	/* path of a socket */
 	char *card;		/* name; NULL: the device's own */
+	char *link_model;	/* as link_model_parse() takes it; NULL: no bus */
 	char *serial;
 	char *packed, *in_order;	/* "on" or "off" */
 	int64_t fd; /* -1: none */

@@ -392,6 +392,23 @@ def test_requests_are_counted(tmp_path):
         assert re.search(r"^latency vda read p50_ns=\d+ ", program.stdout(), re.M)
 
 
+def test_link_model_takes_its_time(tmp_path):
+    """If this fails, the bus that a user asked for is not there, or loses what it carries."""
+    seconds = {}
+    for latency in "0ns", "30ms":
+        path = tmp_path / latency
+        with running(tmp_path, "blk", "--disk", "memory:?size=1M", "--socket-path", path,
+                     "--link-model", f"latency={latency}") as program:
+            program.wait_ready(path)
+            with SmallDriver(path) as driver:
+                start = time.monotonic()
+                assert [driver.run(kind) for kind in (WRITE_REQUEST, READ_REQUEST)] == [0, 0]
+                seconds[latency] = time.monotonic() - start
+            assert program.end() == 0
+    # Each request is fetched and answered at least: two latencies.
+    assert seconds["0ns"] < 0.12 <= seconds["30ms"]
+
+
 def test_end_waits_for_requests(tmp_path):
     path = tmp_path / "s"
     with running(tmp_path, "blk", "--disk", "delay+null:?size=1M&time=1s",

@@ -208,6 +208,10 @@ static void conflicts_are_refused(void **state)
 		{ "--disk null: --fd 4 --doorbell-page", "--doorbell-page needs --vfio-user",
 		  "doorbell-page" },
 		{ "--disk null: --fd 4 --connect", "--connect needs --socket-path", "connect" },
+		{ "--disk null: --fd 4 --link-model latency=1us,latency=2us",
+		  "--link-model: \"latency\" is given twice", "link-model" },
+		{ "--disk null: --fd 4 --link-model read=63",
+		  "--link-model: read must be 64 to 4096 bytes, not \"63\"", "link-model" },
 		{ "--disk null: --blk-file /x --fd 4", "--blk-file cannot go with --disk",
 		  "blk-file" },
 	};
@@ -323,6 +327,9 @@ static void wrong_files_are_refused_with_position(void **state)
 		  "f:2:2: devices[0]: disk is missing" },
 		{ "{\"devices\":[\n" SECOND "\"name\":\"a\"}]}",
 		  "f:2:1: devices[0]: socket-path, vfio-user or fd is missing" },
+		{ "{\"devices\":[\n" DEVICE ",\n  \"link-model\":\"speed=9\"}]}",
+		  "f:3:3: devices[0]: link-model: \"speed\" is not one of latency, bandwidth, read "
+		  "and write" },
 		/* two devices */
 		{ "{\"devices\":[\n" DEVICE "},\n" SECOND "\"fd\":6,\"name\":\"a\"}]}",
 		  "f:3:37: devices[1]: name \"a\" is taken by devices[0]" },
