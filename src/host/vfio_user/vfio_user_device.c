@@ -40,33 +40,34 @@ int vfio_user_get_info(struct vfio_user_connection *c, struct vfio_user_message 
 
 /* ---- GET_REGION_INFO ---- */
 
-struct sparse { /* the capability, with its areas behind it */
-	struct vfio_region_info_cap_sparse_mmap head;
-	struct vfio_region_sparse_mmap_area areas[AREAS_MAX];
+union sparse { /* the capability, with room for its areas behind it */
+	struct vfio_region_info_cap_sparse_mmap cap;
+	unsigned char bytes[sizeof(struct vfio_region_info_cap_sparse_mmap) +
+			    AREAS_MAX * sizeof(struct vfio_region_sparse_mmap_area)];
 };
 
 /* The areas of a region that one descriptor reaches, which is all that a reply can offer: an area's
  * place in the file is its place in the region plus the region's offset. */
-static size_t find_areas(const struct pci_function *f, enum pci_region region, struct sparse *s,
+static size_t find_areas(const struct pci_function *f, enum pci_region region, union sparse *s,
 			 struct pci_area *first)
 {
 	struct pci_area area;
 
-	s->head = (struct vfio_region_info_cap_sparse_mmap){
+	s->cap = (struct vfio_region_info_cap_sparse_mmap){
 		.header = { .id = VFIO_REGION_INFO_CAP_SPARSE_MMAP, .version = 1 },
 	};
 	for (unsigned i = 0; pci_region_area(f, region, i, &area); i++) {
 		if (!i)
 			*first = area;
-		if (area.fd != first->fd || s->head.nr_areas == AREAS_MAX ||
+		if (area.fd != first->fd || s->cap.nr_areas == AREAS_MAX ||
 		    area.fd_offset - area.offset != first->fd_offset - first->offset)
 			continue;
-		s->areas[s->head.nr_areas++] = (struct vfio_region_sparse_mmap_area){ area.offset,
-										      area.size };
+		s->cap.areas[s->cap.nr_areas++] =
+			(struct vfio_region_sparse_mmap_area){ area.offset, area.size };
 	}
-	if (!s->head.nr_areas)
+	if (!s->cap.nr_areas)
 		return 0;
-	return sizeof(s->head) + s->head.nr_areas * sizeof(s->areas[0]);
+	return sizeof(s->cap) + s->cap.nr_areas * sizeof(s->cap.areas[0]);
 }
 
 int vfio_user_get_region_info(struct vfio_user_connection *c, struct vfio_user_message *m,
@@ -76,7 +77,7 @@ int vfio_user_get_region_info(struct vfio_user_connection *c, struct vfio_user_m
 	struct vfio_user_region_info info = { .argsz = sizeof(info), .index = asked->index };
 	struct iovec parts[2] = { { &info, sizeof(info) } };
 	struct pci_area area = { .fd = -1 };
-	struct sparse sparse;
+	union sparse sparse;
 	bool mappable;
 
 	if (check_region(asked->index, e))
