@@ -45,7 +45,7 @@ enum {
 struct sim_plan {
 	unsigned queues, workers, requests;	/* requests: to send in all */
 	uint16_t queue_size;
-	bool event_index, indirect;
+	bool event_index, indirect, packed, in_order;
 	unsigned remote_regions;		/* bit per region; 0: all is mapped */
 	bool kinds_change;	/* regions become mapped, or remote, as maps change */
 	bool interrupts;	/* the driver looks at used rings only when interrupted */
@@ -115,6 +115,7 @@ struct sim_queue {
 	int kick, call;			/* owned: ours */
 	int given_kick, given_call;	/* the device's: closed for it when it is killed */
 	bool kick_owed, stopped;
+	uint16_t next_available, next_used;	/* packed: where the device goes on */
 	void *inflight;			/* owned: pages that survive the device */
 	size_t inflight_bytes;
 };
@@ -198,6 +199,12 @@ void sim_device_resize(struct sim *s, uint64_t sectors);
 void sim_device_replace_eventfds(struct sim *s, struct sim_queue *q);
 void sim_queue_start(struct sim *s, struct sim_queue *q, uint16_t index);
 void sim_queue_stop(struct sim *s, struct sim_queue *q);
+
+/* What the used ring says; packed: it says nothing, the queue's positions are kept instead. */
+static inline uint16_t sim_queue_used_index(const struct sim_queue *q)
+{
+	return q->ring.packed ? 0 : le16toh(q->ring.used->idx);
+}
 
 /* sim_trap.c */
 /* From now on: die at so many stores (0: do not), or let the driver run between them. */

@@ -82,7 +82,8 @@ void sim_queue_start(struct sim *s, struct sim_queue *q, uint16_t index)
 {
 	const struct virtio_queue_setup setup = {
 		.size = q->ring.size,
-		.available_index = index,
+		.available_index = q->ring.packed ? q->next_available : index,
+		.used_index = q->ring.packed ? q->next_used : 0,
 		.descriptor_iova = q->ring.descriptor_iova,
 		.driver_iova = q->ring.driver_iova,
 		.device_iova = q->ring.device_iova,
@@ -93,7 +94,8 @@ void sim_queue_start(struct sim *s, struct sim_queue *q, uint16_t index)
 
 	if (virtio_queue_configure(s->device, q->index, &setup, &e))
 		sim_fail(s, "configure: %s", e.text);
-	virtio_queue_set_inflight(s->device, q->index, q->inflight, q->inflight_bytes);
+	if (!q->ring.packed)
+		virtio_queue_set_inflight(s->device, q->index, q->inflight, q->inflight_bytes);
 	virtio_queue_start(s->device, q->index, &status, order_task(&o));
 	order_wait(s, &o, false, "start");
 	if (status)
@@ -113,6 +115,17 @@ static uint16_t listed_in_flight(const struct sim_queue *q)
 	return n;
 }
 
+/* Without tracking, all that was taken has come back when a queue stands. */
+static void packed_stopped(struct sim *s, struct sim_queue *q,
+			   const struct virtio_queue_position *position)
+{
+	if (!s->needs_reset && position->available_index != position->used_index)
+		sim_fail(s, "queue %u stopped at 0x%x and 0x%x", q->index,
+			 position->available_index, position->used_index);
+	q->next_available = position->available_index;
+	q->next_used = position->used_index;
+}
+
 void sim_queue_stop(struct sim *s, struct sim_queue *q)
 {
 	uint16_t in_flight;
@@ -122,12 +135,16 @@ void sim_queue_stop(struct sim *s, struct sim_queue *q)
 	virtio_queue_stop(s->device, q->index, order_task(&o));
 	order_wait(s, &o, false, "stop");
 	virtio_queue_position(s->device, q->index, &position);
+	q->stopped = true;
+	if (q->ring.packed) {
+		packed_stopped(s, q, &position);
+		return;
+	}
 	in_flight = position.available_index - position.used_index;
 	if (!s->needs_reset &&
 	    (position.used_index != le16toh(q->ring.used->idx) || in_flight != listed_in_flight(q)))
 		sim_fail(s, "queue %u stopped at %u and %u, its used index is %u", q->index,
 			 position.available_index, position.used_index, le16toh(q->ring.used->idx));
-	q->stopped = true;
 }
 
 static void start_queues(struct sim *s)
@@ -138,7 +155,7 @@ static void start_queues(struct sim *s)
 		give_kick(s, q, s->plan.polled_kicks);
 		give_call(s, q);
 		virtio_queue_enable(s->device, i, true);
-		sim_queue_start(s, q, le16toh(q->ring.used->idx));
+		sim_queue_start(s, q, sim_queue_used_index(q));
 	}
 }
 
@@ -188,6 +205,8 @@ static void create_device(struct sim *s)
 		.name = "sim",
 		.queues = s->plan.queues,
 		.queue_size = s->plan.queue_size,
+		.packed = s->plan.packed,
+		.in_order = s->plan.in_order,
 		.control = s->control,
 		.workers = s->workers,
 		.worker_count = s->plan.workers,

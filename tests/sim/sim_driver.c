@@ -15,7 +15,12 @@
 #include "sim.h"
 #include "virtio/virtio_device.h"
 
-enum { UNKNOWN_TYPE = 99, SERIAL_BYTES = 20, BATCH_MAX = 6 };
+enum {
+	UNKNOWN_TYPE = 99,
+	SERIAL_BYTES = 20,
+	BATCH_MAX = 6,
+	PACKED_START = 1 << 15, /* place 0, wrap counter 1 */
+};
 
 static const char serial[SERIAL_BYTES] = "simulated";
 
@@ -26,7 +31,11 @@ static void queue_open(struct sim *s, struct sim_queue *q)
 	q->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	q->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	q->given_kick = q->given_call = -1;
-	guest_queue_open(&q->ring, &s->regions[0], s->plan.queue_size, s->plan.event_index);
+	guest_queue_open_flags(&q->ring, &s->regions[0], s->plan.queue_size,
+			       (s->plan.event_index ? GUEST_QUEUE_EVENT_INDEX : 0) |
+				       (s->plan.packed ? GUEST_QUEUE_PACKED : 0) |
+				       (s->plan.in_order ? GUEST_QUEUE_IN_ORDER : 0));
+	q->next_available = q->next_used = PACKED_START;
 	guest_queue_restart(&q->ring, sim_pick(s, 65536));
 	q->inflight_bytes = virtio_queue_inflight_size(s->plan.queue_size);
 	q->inflight = mmap(NULL, q->inflight_bytes, PROT_READ | PROT_WRITE,
@@ -316,6 +325,8 @@ static void check_status(struct sim *s, const struct sim_request *r, uint8_t sta
 static void check_length(struct sim *s, const struct sim_request *r, uint8_t status,
 			 uint32_t length)
 {
+	if (s->plan.in_order && length == UINT32_MAX) /* not told of: all was used (2.7.9) */
+		length = r->writable;
 	if (length > r->writable)
 		sim_fail(s, "type %u: %u bytes used of %u", r->type, length, r->writable);
 	if (status == VIRTIO_BLK_S_OK && length != r->writable)
@@ -425,6 +436,7 @@ void sim_driver_forget(struct sim *s)
 		}
 		s->queues[i].kick_owed = false;
 		guest_queue_restart(&s->queues[i].ring, 0);
+		s->queues[i].next_available = s->queues[i].next_used = PACKED_START;
 		memset(s->queues[i].inflight, 0, s->queues[i].inflight_bytes);
 	}
 }

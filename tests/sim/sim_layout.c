@@ -56,6 +56,8 @@ static void choose_indirect(struct sim *s, struct sim_queue *q, struct sim_reque
 		r->layout.direct = sim_chance(s, 2) ? 0 : sim_pick(s, r->segment_count);
 	if (r->layout.direct >= room)
 		r->layout.direct = room ? room - 1 : 0;
+	if (s->plan.packed && r->layout.direct < r->segment_count) /* all, or none: 2.8.7 */
+		r->layout.direct = 0;
 }
 
 static void choose_segments(struct sim *s, struct sim_queue *q, struct sim_request *r)

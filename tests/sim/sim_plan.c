@@ -53,6 +53,8 @@ static void choose_troubles(struct sim *s, struct sim_plan *p)
 	p->map_changes = sim_chance(s, 3);
 	p->persistent = p->kills || sim_chance(s, 3);
 	p->resizes = p->persistent && sim_chance(s, 3);
+	if (p->packed) /* nothing tracks what is in flight there */
+		p->kills = false;
 }
 
 void sim_plan_choose(struct sim *s)
@@ -66,6 +68,8 @@ void sim_plan_choose(struct sim *s)
 		.queue_size = 4 << sim_pick(s, 5),
 		.event_index = sim_chance(s, 2),
 		.indirect = sim_chance(s, 2),
+		.packed = sim_chance(s, 2),
+		.in_order = sim_chance(s, 3),
 		.interrupts = !sim_chance(s, 3),
 		.polled_kicks = sim_chance(s, 6),
 		.sectors = 64 + 8 * sim_pick(s, 64),

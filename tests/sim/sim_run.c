@@ -118,7 +118,7 @@ static void trouble_stop(struct sim *s)
 	sim_queue_stop(s, q);
 	steps(s, sim_pick(s, 50));
 	if (!s->needs_reset)
-		sim_queue_start(s, q, le16toh(q->ring.used->idx));
+		sim_queue_start(s, q, sim_queue_used_index(q));
 }
 
 static void trouble_reconnect(struct sim *s)
@@ -216,11 +216,12 @@ static void open_world(struct sim *s)
 	sim_remote_open(s);
 	sim_disk_open(&s->disk, s->plan.sectors, s->plan.sectors * 2, s->plan.persistent);
 	sim_driver_open(s);
-	sim_trace(s, "%u queues of %u, %u workers, %s%s, remote regions 0x%x%s%s%s%s",
+	sim_trace(s, "%u queues of %u, %u workers, %s%s, remote regions 0x%x%s%s%s%s%s%s",
 		  s->plan.queues, s->plan.queue_size, s->plan.workers, s->plan.filters,
 		  s->plan.persistent ? "file" : "memory", s->plan.remote_regions,
 		  s->plan.event_index ? ", EVENT_IDX" : "", s->plan.indirect ? ", INDIRECT" : "",
-		  s->plan.interrupts ? ", interrupts" : "", s->plan.kills ? ", kills" : "");
+		  s->plan.interrupts ? ", interrupts" : "", s->plan.kills ? ", kills" : "",
+		  s->plan.packed ? ", PACKED" : "", s->plan.in_order ? ", IN_ORDER" : "");
 }
 
 static void live(struct sim *s)
