@@ -4,7 +4,9 @@
  * A chain's used descriptor lies where the chain began, so those of a batch are some way apart.
  * They go in one piece all the same (two around the ring's end): the descriptors between, which are
  * ours until the driver has gone past them, are filled as used, which is what they are.  The first
- * of the batch goes alone, and last: before it the driver sees nothing of the batch.
+ * of the batch goes alone, and last: before it the driver sees nothing of the batch.  Where the ring
+ * is mapped that one is not copied but stored, the flags once and last: the descriptor may be the
+ * driver's again at once, and a copy may store bytes twice.
  */
 #include "virtqueue/remote_queue.h"
 
@@ -60,5 +62,10 @@ void deliver_packed_put(struct virtqueue *q)
 
 void deliver_packed_show(struct virtqueue *q)
 {
-	put(q, 0, q->ring.published.at, 1);
+	unsigned at = q->ring.published.at;
+
+	if (virtqueue_is_remote(q))
+		put(q, 0, at, 1);
+	else
+		packed_ring_store_used(q, at, &q->remote->packed_used[at]);
 }

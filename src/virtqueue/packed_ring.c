@@ -157,6 +157,18 @@ void packed_ring_put_used(struct virtqueue *q, const struct chain_slot *s, uint3
 	packed_ring_advance(q, &q->ring.used, s->descriptors);
 }
 
+void packed_ring_store_used(struct virtqueue *q, unsigned at, const struct vring_packed_desc *used)
+{
+	struct vring_packed_desc *d = descriptor_at(q, at);
+
+	d->id = used->id;
+	d->len = used->len;
+	__atomic_store_n(&d->flags, used->flags, __ATOMIC_RELEASE);
+	if (unlikely(q->log))
+		dirty_log_mark(q->log, q->setup.descriptor_iova + 16ull * at, 16);
+	link_count_write(&q->link, LINK_RING, 1, 16);
+}
+
 /* The place of the first was marked when it was put, so it is marked once more. */
 void packed_ring_publish(struct virtqueue *q)
 {

@@ -208,6 +208,8 @@ void packed_ring_mute(struct virtqueue *q);
 void packed_ring_advance(const struct virtqueue *q, struct packed_place *place, unsigned count);
 bool packed_ring_shows(const struct vring_packed_desc *d, bool wrap);
 void packed_ring_fill_used(struct vring_packed_desc *d, unsigned id, uint32_t length, bool wrap);
+/* Stores one used descriptor into the mapped ring: its flags last, and once. */
+void packed_ring_store_used(struct virtqueue *q, unsigned at, const struct vring_packed_desc *used);
 bool packed_ring_needs_event(const struct virtqueue *q, const struct vring_packed_desc_event *event,
 			struct packed_place old);
 
