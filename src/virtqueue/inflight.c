@@ -53,6 +53,10 @@ void inflight_take(struct virtqueue *q, unsigned head)
 {
 	struct inflight_descriptor *d = &q->inflight->descriptor[head];
 
+	/* Handed out again: it keeps its place before those that are not yet, should we be killed
+	 * once more. */
+	if (__atomic_load_n(&d->inflight, __ATOMIC_RELAXED))
+		return;
 	d->counter = next_counter(q);
 	ordered();
 	d->inflight = 1;
