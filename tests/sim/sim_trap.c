@@ -1,12 +1,12 @@
 /* sim_trap.c - what happens between two stores of the device into memory that others see.
  *
- * The used rings and the in-flight regions are what a killed device leaves behind, and the order of
- * its stores there is what its successor relies on; the used ring is also where device and driver
- * may miss each other.  To be killed, or let the driver run, between any two stores, the pages are
- * write-protected: each store faults, and is let through alone (single step).  When a kill is due
- * the handler jumps out of the device for good; in a race it first runs a turn of the driver, whose
- * own mapping is not protected.  Elsewhere than on x86-64 there is no single step; there, kills and
- * turns fall between two turns of a reactor. */
+ * The used rings, packed rings and the in-flight regions are what a killed device leaves behind,
+ * and the order of its stores there is what its successor relies on; a ring is also where device
+ * and driver may miss each other.  To be killed, or let the driver run, between any two stores, the
+ * pages are write-protected: each store faults, and is let through alone (single step).  When a
+ * kill is due the handler jumps out of the device for good; in a race it first runs a turn of the
+ * driver, whose own mapping is not protected.  Elsewhere than on x86-64 there is no single step;
+ * there, kills and turns fall between two turns of a reactor. */
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -41,17 +41,25 @@ static void protect(void *at, size_t bytes, int protection)
 		abort();
 }
 
+static void protect_part(struct sim *s, uint64_t iova, size_t bytes, int protection)
+{
+	bool remote;
+	void *at = memory_map_contiguous(s->map, iova, bytes, MEMORY_WRITE, &remote);
+
+	if (at)
+		protect(at, bytes, protection);
+}
+
 static void protect_all(struct sim *s, int protection)
 {
 	for (unsigned i = 0; i < s->plan.queues; i++) {
 		struct sim_queue *q = &s->queues[i];
-		size_t bytes = 4 + 8u * q->ring.size + 2;
-		bool remote;
-		void *used = memory_map_contiguous(s->map, q->ring.device_iova, bytes, MEMORY_WRITE,
-						   &remote);
+		size_t size = q->ring.size;
 
-		if (used)
-			protect(used, bytes, protection);
+		if (q->ring.packed)
+			protect_part(s, q->ring.descriptor_iova, 16 * size, protection);
+		protect_part(s, q->ring.device_iova, q->ring.packed ? 4 : 4 + 8 * size + 2,
+			     protection);
 		protect(q->inflight, q->inflight_bytes, protection);
 	}
 }
