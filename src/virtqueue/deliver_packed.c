@@ -4,9 +4,9 @@
  * A chain's used descriptor lies where the chain began, so those of a batch are some way apart.
  * They go in one piece all the same (two around the ring's end): the descriptors between, which are
  * ours until the driver has gone past them, are filled as used, which is what they are.  The first
- * of the batch goes alone, and last: before it the driver sees nothing of the batch.  Where the ring
- * is mapped that one is not copied but stored, the flags once and last: the descriptor may be the
- * driver's again at once, and a copy may store bytes twice.
+ * of the batch goes alone, and last: before it the driver sees nothing of the batch.  Where the
+ * ring is mapped that one is not copied but stored, the flags once and last: the descriptor may be
+ * the driver's again at once, and a copy may store bytes twice.
  */
 #include "virtqueue/remote_queue.h"
 

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from bed import Guest, NbdServer, Outboard, VirtualMachine, vfio_user_qemu  # noqa: E402
+from bed import Guest, NbdServer, Outboard, VirtualMachine  # noqa: E402
 
 # What the guest's kernel says when a disk has let it down, or when it is itself in trouble.
 TROUBLE = re.compile(r"I/O error|EXT4-fs error|blocked for more than|BUG:|Oops|Call Trace|"
@@ -48,9 +48,8 @@ def guest_fixture():
 class SharedMachine:
     """One booted VM for all tests that only plug disks into it; booted again if one broke it."""
 
-    def __init__(self, guest, **options):
+    def __init__(self, guest):
         self.guest = guest
-        self.options = options
         self.directory = tempfile.mkdtemp(prefix="outboard.")
         self.vm = None
         self.boots = 0
@@ -58,8 +57,7 @@ class SharedMachine:
     def take(self):
         if self.vm is None:
             self.boots += 1
-            self.vm = VirtualMachine(self.directory, self.guest, name=f"vm{self.boots}",
-                                     **self.options).boot()
+            self.vm = VirtualMachine(self.directory, self.guest, name=f"vm{self.boots}").boot()
         return self.vm
 
     def give_back(self):
@@ -86,28 +84,9 @@ def machine_fixture(guest):
     shutil.rmtree(shared.directory, ignore_errors=True)
 
 
-@pytest.fixture(scope="session", name="pci_machine", params=["shared", "private"])
-def pci_machine_fixture(request, guest):
-    """A VM that reaches disks over vfio-user, once with memory that Outboard maps, once without."""
-    machine = SharedMachine(guest, qemu=vfio_user_qemu(), shared=request.param == "shared")
-    yield machine
-    machine.discard()
-    shutil.rmtree(machine.directory, ignore_errors=True)
-
-
 @pytest.fixture(name="bed")
 def bed_fixture(request, machine, directory):
     """What most tests need: a booted VM into which they plug disks.  Ends all that they started."""
-    yield from serve_bed(request, machine, directory)
-
-
-@pytest.fixture(name="pci_bed")
-def pci_bed_fixture(request, pci_machine, directory):
-    """The same for disks over vfio-user."""
-    yield from serve_bed(request, pci_machine, directory)
-
-
-def serve_bed(request, machine, directory):
     test_bed = Bed(machine.take(), directory)
     test_bed.vm.run("dmesg --clear")
     try:

@@ -1,97 +1,178 @@
-"""A PCI function over vfio-user in a real guest, with memory that Outboard maps and with memory
-that it reaches by messages alone."""
+"""PCI functions over vfio-user in a real guest, with memory that Outboard maps and with memory that
+it reaches by messages alone.
+
+The functions are there from the start and stay: QEMU 11.1 aborts (memory_region_del_subregion) when
+a vfio-user device with MSI-X is unplugged, whoever serves it.
+"""
 import hashlib
+import re
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
-from bed import PciDisk, fio
+from bed import Guest, Outboard, PciDisk, VirtualMachine, fio, vfio_user_qemu
+from conftest import TROUBLE
 
 pytestmark = pytest.mark.vm
 
-SECONDS = 6
+SECONDS = 4
+FUNCTIONS = {"split1": (1, False), "packed1": (1, True),
+             "split8": (8, False), "packed8": (8, True)}
 
 
-def plug(bed, *options, queues=4, disk=None):
-    """A disk of this test's own; the guest's name for it, and for its function."""
-    outboard = bed.outboard(disk or f"memory:?size={fio.DISK_MEGABYTES}M", "--queues", str(queues),
-                            *options, transport="vfio-user")
-    device = bed.plug(PciDisk(outboard.socket))
-    path = bed.vm.run(f"readlink -f /sys/block/{device[5:]}/device").strip()
-    return device, path.split("/")[-2]
+class World:
+    """One card of several functions, one process that serves it, one VM that has them all."""
+
+    def __init__(self, shared):
+        self.directory = Path(tempfile.mkdtemp(prefix="outboard."))
+        self.outboard = Outboard(self.directory, config={"devices": [
+            {"type": "blk", "name": name, "serial": name, "card": "test",
+             "vfio-user": str(self.directory / f"{name}.sock"),
+             "disk": f"file:{self.image(name)}", "queues": queues,
+             "packed": "on" if packed else "off"}
+            for name, (queues, packed) in FUNCTIONS.items()]})
+        self.vm = VirtualMachine(
+            self.directory, Guest.make(), qemu=vfio_user_qemu(), shared=shared,
+            disks=[PciDisk(socket, name=f"d{i}") for i, socket in enumerate(self.outboard.sockets)])
+
+    def image(self, name):
+        path = self.directory / f"{name}.img"
+        with open(path, "wb") as image:
+            image.truncate(fio.DISK_MEGABYTES << 20)
+        return path
+
+    def start(self):
+        self.outboard.start()
+        self.vm.boot()
+        return self
+
+    def device(self, name):
+        """The guest's name of the disk, and of the PCI function that it is on."""
+        disk = self.vm.run(f"cd /sys/block; grep -lx {name} vd*/serial").split("/")[0].strip()
+        node = self.vm.run(f"readlink -f /sys/block/{disk}/device").strip()
+        return f"/dev/{disk}", node.split("/")[-2]
+
+    def end(self):
+        self.vm.kill()
+        self.vm.stop()
+        self.outboard.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def read_back(bed, device):
+@pytest.fixture(scope="module", name="world", params=["shared", "private"])
+def world_fixture(request):
+    world = World(request.param == "shared")
+    try:
+        yield world.start()
+    finally:
+        world.end()
+
+
+@pytest.fixture(autouse=True)
+def quiet_kernel(world):
+    """The guest's kernel has nothing to complain about in any of these tests."""
+    world.vm.run("dmesg --clear")
+    yield
+    messages = world.vm.run("dmesg").splitlines()
+    bad = [line for line in messages if TROUBLE.search(line)]
+    assert not bad, "\n".join(bad)
+
+
+def read_back(world, device):
     """Something written and read again past the page cache: the function does work."""
-    bed.vm.run(f"""set -e
+    world.vm.run(f"""set -e
         dd if=/dev/urandom of=/run/pattern bs=64k count=16 status=none
         dd if=/run/pattern of={device} bs=64k oflag=direct status=none
         dd if={device} bs=64k count=16 iflag=direct status=none | cmp - /run/pattern""")
 
 
-@pytest.mark.parametrize("packed", ["on", "off"])
-@pytest.mark.parametrize("queues", [1, 8])
-def test_verify(pci_bed, queues, packed):
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_verify(world, name):
     """If this fails, requests over a PCI function get lost, torn or mixed up."""
-    image = pci_bed.image("disk.img", fio.DISK_MEGABYTES)
-    device, function = plug(pci_bed, "--packed", packed, queues=queues, disk=f"file:{image}")
-    features = pci_bed.vm.run(f"cat /sys/bus/pci/devices/{function}/virtio*/features").strip()
-    assert features[34] == ("1" if packed == "on" else "0")
-    pci_bed.vm.run(fio.verifying(device, SECONDS), timeout=120)
-    theirs = pci_bed.vm.run(fio.digest(device), timeout=120).strip()
-    with open(image, "rb") as file:
-        assert hashlib.file_digest(file, "sha256").hexdigest() == theirs
+    device, function = world.device(name)
+    features = world.vm.run(f"cat /sys/bus/pci/devices/{function}/virtio*/features").strip()
+    assert features[34] == ("1" if FUNCTIONS[name][1] else "0")
+    world.vm.run(fio.verifying(device, SECONDS), timeout=120)
+    theirs = world.vm.run(fio.digest(device), timeout=120).strip()
+    ours = hashlib.sha256((world.directory / f"{name}.img").read_bytes()).hexdigest()
+    assert ours == theirs
 
 
-def test_interrupts_move_between_processors(pci_bed):
-    """If this fails, an interrupt is lost while its vector is masked, and the guest waits."""
-    device, function = plug(pci_bed)
-    job = pci_bed.vm.start_job(fio.verifying(device, SECONDS))
-    pci_bed.vm.run(f"""
+def run_during_load(world, device, script):
+    """The script runs while data is written and verified, which it must not disturb."""
+    world.vm.run(f"""
+        ( {fio.verifying(device, SECONDS)}
+        ) >/run/load 2>&1 & load=$!
+        {{ {script}
+        }} || exit 1
+        wait $load || {{ cat /run/load; exit 1; }}""", timeout=180)
+
+
+@pytest.mark.parametrize("name", ["split1", "packed8"])
+def test_interrupts_move_between_processors(world, name):
+    """If this fails, an interrupt is lost when its vector gets another address, and the guest
+    waits.  The driver's vectors follow the processors that are there, not smp_affinity."""
+    device, _ = world.device(name)
+    before = world.vm.run("grep -c processor /proc/cpuinfo").strip()
+    run_during_load(world, device, """
+        for turn in 1 2; do for cpu in 1 2 3; do
+            echo 0 >/sys/devices/system/cpu/cpu$cpu/online && sleep 0.2 || exit 1
+            echo 1 >/sys/devices/system/cpu/cpu$cpu/online || exit 1
+        done; done""")
+    assert world.vm.run("grep -c processor /proc/cpuinfo").strip() == before == "4"
+
+
+@pytest.mark.parametrize("name", ["split8", "packed8"])
+def test_masked_function(world, name):
+    """If this fails, what happens while a function's vectors are masked is lost for the guest."""
+    device, function = world.device(name)
+    run_during_load(world, device, f"""
         for turn in 1 2 3 4 5 6 7 8; do
-            for irq in $(ls /sys/bus/pci/devices/{function}/msi_irqs); do
-                echo $((turn % 4)) >/proc/irq/$irq/smp_affinity_list 2>/dev/null
-            done
-            sleep 0.4
-        done; true""")
-    job.wait(120)
+            setpci -s {function} CAP_MSIX+2.W=4000:4000 && sleep 0.2 || exit 1
+            setpci -s {function} CAP_MSIX+2.W=0:4000 && sleep 0.1 || exit 1
+        done""")
 
 
-def test_driver_lets_go_and_comes_back(pci_bed):
+@pytest.mark.parametrize("name", ["split8", "packed1"])
+def test_driver_lets_go_and_comes_back(world, name):
     """If this fails, a guest cannot unload its driver, or reset the function, and go on."""
-    device, function = plug(pci_bed)
+    device, function = world.device(name)
     node = f"/sys/bus/pci/devices/{function}"
-    read_back(pci_bed, device)
     for between in ("true", f"echo 1 >{node}/reset"):
-        driver = pci_bed.vm.run(f"basename $(readlink {node}/driver)").strip()
-        pci_bed.vm.run(f"""set -e
-            echo {function} >/sys/bus/pci/drivers/{driver}/unbind
+        world.vm.run(f"""set -e
+            echo {function} >/sys/bus/pci/drivers/virtio-pci/unbind
             {between}
-            echo {function} >/sys/bus/pci/drivers/{driver}/bind
-            udevadm settle 2>/dev/null || sleep 1
-            for try in 1 2 3 4 5 6 7 8 9 10; do [ -b {device} ] && break; sleep 0.3; done
-            [ -b {device} ]""")
-        read_back(pci_bed, device)
+            echo {function} >/sys/bus/pci/drivers/virtio-pci/bind
+            for try in 1 2 3 4 5 6 7 8 9 10; do
+                grep -qx {name} /sys/block/vd*/serial && exit 0
+                sleep 0.3
+            done
+            exit 1""")
+        device, _ = world.device(name)
+        read_back(world, device)
 
 
-def test_plug_and_unplug_under_load(pci_bed):
-    """If this fails, a function that comes or goes disturbs its neighbour, or leaves something."""
-    device, _ = plug(pci_bed)
-    job = pci_bed.vm.start_job(fio.verifying(device, 3 * SECONDS))
-    outboard = pci_bed.outboard("memory:?size=16M", name="guest2", transport="vfio-user")
-    for turn in range(6):
-        disk = PciDisk(outboard.socket, name=f"second{turn}")
-        name = pci_bed.plug(disk)
-        read_back(pci_bed, name)
-        pci_bed.unplug(disk)
-    job.wait(120)
-
-
-def test_lspci_has_nothing_to_say(pci_bed):
+def test_lspci_has_nothing_to_say(world):
     """If this fails, the guest's tools find the function's registers contradictory."""
-    _, function = plug(pci_bed)
-    text = pci_bed.vm.run(f"lspci -vv -s {function} 2>&1")
-    for word in ("Mass storage", "SCSI", "MSI-X: Enable+", "Advanced Error Reporting",
+    _, function = world.device("split8")
+    text = world.vm.run(f"lspci -vv -s {function} 2>&1")
+    # What no lspci, or not this one, has a name for: a vendor's own extended capability (the card
+    # and the function's index), and virtio's window to its registers.
+    text = re.sub(r"Vendor Specific Information: ID=\w+ Rev=\w+ Len=\w+ <\?>", "", text)
+    text = text.replace("VirtIO: <unknown>", "", 1)
+    for word in ("SCSI storage controller", "MSI-X: Enable+", "Advanced Error Reporting",
                  "Device Serial Number", "Power Management", "VirtIO: CommonCfg"):
         assert word in text, text
     for word in ("downgraded", "access denied", "!!!", "<?>", "rev ff", "broken", "unknown"):
         assert word not in text.lower(), text
+
+
+def test_reboot_under_load(world):
+    """If this fails, a guest that restarts with requests in flight finds no disk."""
+    device, _ = world.device("packed8")
+    world.vm.run(f"( {fio.verifying(device, 30)} ) >/run/load 2>&1 & sleep 2")
+    world.vm.reset()
+    for name in FUNCTIONS:
+        read_back(world, world.device(name)[0])

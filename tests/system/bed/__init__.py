@@ -2,15 +2,16 @@
 started by its own process id.  Used by the system tests and by scripts/run-vm."""
 from . import fio
 from .accelerator import accelerator
+from .boot_disk import make_boot_disk
 from .guest import Guest
 from .nbd_server import NbdServer, QemuNbdServer
 from .outboard import Outboard
 from .process import Process, cpu_ticks, wait_until
 from .qmp import QmpError
 from .report import Sums, report_lines
-from .virtual_machine import Disk, PciDisk, VirtualMachine, firmware, vfio_user_qemu
+from .virtual_machine import Disk, PciDisk, VirtualMachine, vfio_user_qemu
 
 __all__ = ["Disk", "Guest", "NbdServer", "Outboard", "PciDisk", "Process", "QemuNbdServer",
            "QmpError", "Sums", "VirtualMachine",
-           "accelerator", "cpu_ticks", "firmware", "fio", "report_lines", "vfio_user_qemu",
+           "accelerator", "cpu_ticks", "fio", "make_boot_disk", "report_lines", "vfio_user_qemu",
            "wait_until"]

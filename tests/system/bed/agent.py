@@ -74,7 +74,9 @@ class Agent:
 
     def wait_ready(self, timeout):
         """Until the agent says that it has started; what came before is forgotten."""
-        self.read_until("ready", timeout)
+        deadline = time.monotonic() + timeout
+        while not self.read_line(max(0.01, deadline - time.monotonic())).endswith("ready"):
+            pass
 
     def start(self, script):
         self.number += 1

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 
 from .accelerator import accelerator
@@ -114,23 +115,36 @@ class PciDisk(Disk):
         return True
 
 
+def kernel_command_line(quick=True, options=""):
+    """quick: to the guest's agent without systemd."""
+    init = "init=/usr/local/sbin/guest-init quiet" if quick else ""
+    return f"console=ttyS0 root=LABEL=outboard-root rw panic=-1 {init} {options}"
+
+
 class VirtualMachine(Process):
     """root is a Disk that Outboard serves, or None: then the root file system is a throw-away copy
     of the guest's image on a disk of QEMU's own, and the disks under test are attached later.
-    qemu: the program, if not the machine's own.  shared: devices may map the guest's memory."""
+    qemu: the program, if not the machine's own.  shared: devices may map the guest's memory.
+    disks: what is there from the start.  boots_by: "kernel", which QEMU loads, or the firmware
+    ("seabios", "ovmf") that has to find a boot disk among disks."""
 
     def __init__(self, directory, guest, root=None, name="vm", quick=True, cpus=4,
-                 kernel_options="", console=None, qemu="qemu-system-x86_64", shared=True):
+                 kernel_options="", console=None, qemu="qemu-system-x86_64", shared=True,
+                 disks=(), boots_by="kernel"):
         self.directory = str(directory)
         self.guest = guest
         self.root = root
         self.name = name
+        self.quick = quick
         self.console_log = self._path("console.log")
         self.qmp = None
         self.agent = None
         self.ports = {}
         super().__init__([qemu, *self._memory(shared),
-                          *self._arguments(quick, cpus, kernel_options, console)],
+                          *self._boot_arguments(boots_by, quick, kernel_options),
+                          *self._arguments(cpus, console),
+                          *(argument for disk in disks
+                            for argument in disk.chardev_arguments() + disk.device_arguments())],
                          self._path("qemu.log"))
 
     def _path(self, name):
@@ -143,13 +157,21 @@ class VirtualMachine(Process):
         return ["-machine", "q35,memory-backend=mem", "-m", "512M",
                 "-object", "memory-backend-memfd,id=mem,size=512M,share=on"]
 
-    def _arguments(self, quick, cpus, kernel_options, console):
-        init = "init=/usr/local/sbin/guest-init quiet" if quick else ""
-        append = f"console=ttyS0 root=LABEL=outboard-root rw panic=-1 {init} {kernel_options}"
+    def _boot_arguments(self, boots_by, quick, kernel_options):
+        if boots_by == "kernel":
+            return ["-kernel", self.guest.kernel, "-initrd", self.guest.initrd,
+                    "-append", kernel_command_line(quick, kernel_options)]
+        if boots_by == "seabios":
+            return []
+        variables = shutil.copy(firmware("OVMF_VARS_4M.fd"), self._path("variables.fd"))
+        code = firmware("OVMF_CODE_4M.fd")
+        return ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}",
+                "-drive", f"if=pflash,unit=1,format=raw,file={variables}"]
+
+    def _arguments(self, cpus, console):
         arguments = [
             "-accel", accelerator(self.guest), "-cpu", "max", "-smp", str(cpus),
             "-nodefaults", "-no-user-config", "-display", "none",
-            "-kernel", self.guest.kernel, "-initrd", self.guest.initrd, "-append", append,
             "-chardev", console or f"file,id=console,path={self.console_log}",
             "-serial", "chardev:console",
             "-chardev", f"socket,id=agent,path={self._path('agent.sock')},server=on,wait=off",
@@ -229,13 +251,10 @@ class VirtualMachine(Process):
 
     def power_off(self, timeout=60):
         """Shuts the guest down cleanly, from within."""
-        self.start_job("sync; mount -o remount,ro /; poweroff -f" if self._quick()
+        self.start_job("sync; mount -o remount,ro /; poweroff -f" if self.quick
                        else "systemctl poweroff")
         self.popen.wait(timeout)
         self._close()
-
-    def _quick(self):
-        return any("guest-init" in argument for argument in self.arguments)
 
     def _close(self):
         for connection in (self.agent, self.qmp):
