@@ -102,7 +102,7 @@ const struct program_option option_table[] = {
 	  .help = "the most descriptors a queue may have" },
 	{ "packed", OPTION_CHOICE, OF_DEVICE(packed), .places = BLK_AND_DEVICE, .value = "CHOICE",
 	  .choices = on_off, .preset_text = "on",
-	  .help = "offer packed rings beside split ones (over vfio-user only)" },
+	  .help = "offer packed rings beside split ones" },
 	{ "in-order", OPTION_CHOICE, OF_DEVICE(in_order), .places = BLK_AND_DEVICE,
 	  .value = "CHOICE", .choices = on_off, .preset_text = "off",
 	  .help = "offer to use requests in the order in which the driver makes them available" },

@@ -199,14 +199,14 @@ static struct virtio_queue *queue_of(const struct virtio_device *d, unsigned ind
 	return (struct virtio_queue *)&d->queues[index];
 }
 
-static bool is_packed(const struct virtio_device *d)
+bool virtio_device_is_packed(const struct virtio_device *d)
 {
 	return d->accepted & (1ull << VIRTIO_F_RING_PACKED);
 }
 
 uint16_t virtio_queue_first_index(const struct virtio_device *d)
 {
-	return is_packed(d) ? 1u << 15 : 0;
+	return virtio_device_is_packed(d) ? 1u << 15 : 0;
 }
 
 int virtio_queue_configure(struct virtio_device *d, unsigned index,
@@ -215,12 +215,13 @@ int virtio_queue_configure(struct virtio_device *d, unsigned index,
 	struct virtio_queue *q = queue_of(d, index);
 
 	assert(!q->is_started);
-	if (!s->size || s->size > d->queue_size || !(is_packed(d) || is_power_of_two(s->size)))
+	if (!s->size || s->size > d->queue_size ||
+	    !(virtio_device_is_packed(d) || is_power_of_two(s->size)))
 		return error_set(e, -EINVAL, "queue %u: size %u is not a power of two up to %u",
 				 index, s->size, d->queue_size);
 	q->setup = *s;
 	q->position.available_index = s->available_index;
-	q->position.used_index = is_packed(d) ? s->used_index : s->available_index;
+	q->position.used_index = virtio_device_is_packed(d) ? s->used_index : s->available_index;
 	return 0;
 }
 
@@ -235,9 +236,9 @@ bool virtio_queue_is_started(const struct virtio_device *d, unsigned index)
 	return queue_of(d, index)->is_started;
 }
 
-size_t virtio_queue_inflight_size(uint16_t queue_size)
+size_t virtio_queue_inflight_size(uint16_t queue_size, bool packed)
 {
-	return virtqueue_inflight_size(queue_size);
+	return virtqueue_inflight_size(queue_size, packed);
 }
 
 void virtio_queue_set_inflight(struct virtio_device *d, unsigned index, void *region, size_t bytes)

@@ -89,6 +89,7 @@ struct virtio_queue_position {
 
 /* Both indexes of a ring that was never used, with the features accepted: split 0; packed
  * descriptor 0, and in bit 15 the wrap counter, 1 (virtio 1.3, 2.8.1). */
+bool virtio_device_is_packed(const struct virtio_device *d);	/* by the features accepted */
 uint16_t virtio_queue_first_index(const struct virtio_device *d);
 
 /* While the queue is stopped; takes effect at the next start. */
@@ -116,8 +117,8 @@ void virtio_queue_enable(struct virtio_device *d, unsigned index, bool on);
 
 /* In-flight tracking (vhost-user INFLIGHT_SHMFD): `region` is this queue's part of the shared
  * buffer, at least virtio_queue_inflight_size(its size) bytes (checked at start), borrowed until
- * the queue is stopped; NULL: off.  While the queue is stopped. */
-size_t virtio_queue_inflight_size(uint16_t queue_size);
+ * the queue is stopped; NULL: off.  While the queue is stopped.  */
+size_t virtio_queue_inflight_size(uint16_t queue_size, bool packed);
 void virtio_queue_set_inflight(struct virtio_device *d, unsigned index, void *region, size_t bytes);
 
 /* start: checks that the rings lie in memory; on failure done runs with *status set to -errno and

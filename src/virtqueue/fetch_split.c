@@ -53,11 +53,6 @@ void fetch_split_close(struct fetch_split *f)
 }
 
 /* What a former process left comes first; its heads are known already. */
-static bool has_resubmits(const struct virtqueue *q)
-{
-	return q->resubmit_next != q->resubmit_count;
-}
-
 static bool has_asked(const struct virtqueue *q, uint16_t index)
 {
 	return !q->event_index || (q->remote->asked && q->remote->asked_index == index);
@@ -244,7 +239,7 @@ static void begin_chains(struct virtqueue *q)
 {
 	struct remote_queue *r = q->remote;
 
-	while (has_resubmits(q) && !q->reason) {
+	while (has_resubmissions(q) && !q->reason) {
 		r->resubmits_out++;
 		begin_chain(q, q->resubmit[q->resubmit_next++].head);
 	}
@@ -270,7 +265,7 @@ static void end_look(struct virtqueue *q)
 		begin_ask(q, f->new_index);
 	else if (f->new_index != q->seen_index)
 		begin_heads(q);
-	else if (has_resubmits(q))
+	else if (has_resubmissions(q))
 		begin_table(q);
 	else if (!has_asked(q, q->seen_index))
 		begin_ask(q, q->seen_index);

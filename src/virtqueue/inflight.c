@@ -32,9 +32,15 @@ struct inflight {
 
 enum { INFLIGHT_VERSION = 1 };
 
-size_t virtqueue_inflight_size(uint16_t size)
+size_t virtqueue_inflight_size(uint16_t size, bool packed)
 {
-	return sizeof(struct inflight) + size * sizeof(struct inflight_descriptor);
+	return packed ? inflight_packed_size(size)
+		      : sizeof(struct inflight) + size * sizeof(struct inflight_descriptor);
+}
+
+static struct inflight *region_of(const struct virtqueue *q)
+{
+	return q->inflight;
 }
 
 /* Keeps the compiler, and x86's store order does the rest: a crash is of this process, not of the
@@ -51,7 +57,7 @@ static uint64_t next_counter(struct virtqueue *q)
 
 void inflight_take(struct virtqueue *q, unsigned head)
 {
-	struct inflight_descriptor *d = &q->inflight->descriptor[head];
+	struct inflight_descriptor *d = &region_of(q)->descriptor[head];
 
 	/* Handed out again: it keeps its place before those that are not yet, should we be killed
 	 * once more. */
@@ -64,15 +70,17 @@ void inflight_take(struct virtqueue *q, unsigned head)
 
 void inflight_return(struct virtqueue *q, unsigned head)
 {
-	q->inflight->descriptor[head].next = q->inflight->last_batch_head;
+	struct inflight *f = region_of(q);
+
+	f->descriptor[head].next = f->last_batch_head;
 	ordered();
-	q->inflight->last_batch_head = head;
+	f->last_batch_head = head;
 }
 
 /* Clears the batch, newest first; its length is what the used ring has gained. */
 static void clear_batch(struct virtqueue *q, uint16_t count)
 {
-	struct inflight *f = q->inflight;
+	struct inflight *f = region_of(q);
 	uint16_t head = __atomic_load_n(&f->last_batch_head, __ATOMIC_RELAXED);
 
 	for (; count && head < q->size; count--) {
@@ -86,7 +94,7 @@ static void clear_batch(struct virtqueue *q, uint16_t count)
 void inflight_publish(struct virtqueue *q)
 {
 	ordered();
-	clear_batch(q, q->published_index - q->inflight->used_index);
+	clear_batch(q, q->published_index - region_of(q)->used_index);
 }
 
 static int by_counter(const void *a, const void *b)
@@ -114,15 +122,11 @@ static void collect(struct virtqueue *q, const struct inflight *f)
 }
 
 /* A version of 0 means fresh: whoever made the region cleared it. */
-int inflight_recover(struct virtqueue *q, void *region, size_t bytes, struct error *e)
+static int recover_split(struct virtqueue *q, void *region, struct error *e)
 {
 	struct inflight *f = region;
 	uint16_t version = f->version;
 
-	if (bytes < virtqueue_inflight_size(q->size))
-		return error_set(e, -EINVAL,
-				 "in-flight region of %zu bytes is too small for %u descriptors",
-				 bytes, q->size);
 	if (version > INFLIGHT_VERSION)
 		return error_set(e, -EINVAL, "in-flight region: version %u, not %u", version,
 				 INFLIGHT_VERSION);
@@ -135,4 +139,13 @@ int inflight_recover(struct virtqueue *q, void *region, size_t bytes, struct err
 		clear_batch(q, q->published_index - f->used_index);
 	collect(q, f);
 	return 0;
+}
+
+int inflight_recover(struct virtqueue *q, void *region, size_t bytes, struct error *e)
+{
+	if (bytes < virtqueue_inflight_size(q->size, q->packed))
+		return error_set(e, -EINVAL,
+				 "in-flight region of %zu bytes is too small for %u descriptors",
+				 bytes, q->size);
+	return q->packed ? inflight_packed_recover(q, region, e) : recover_split(q, region, e);
 }

@@ -88,12 +88,16 @@ bool packed_ring_shows(const struct vring_packed_desc *d, bool wrap)
 	return flags_are_available(le16toh(d->flags), wrap);
 }
 
+bool packed_ring_is_available(const struct virtqueue *q, struct packed_place place)
+{
+	const uint16_t *flags = &descriptor_at(q, place.at)->flags;
+
+	return flags_are_available(le16toh(__atomic_load_n(flags, __ATOMIC_ACQUIRE)), place.wrap);
+}
+
 static bool next_is_available(const struct virtqueue *q)
 {
-	const uint16_t *flags = &descriptor_at(q, q->ring.fetch.at)->flags;
-
-	return flags_are_available(le16toh(__atomic_load_n(flags, __ATOMIC_ACQUIRE)),
-				   q->ring.fetch.wrap);
+	return packed_ring_is_available(q, q->ring.fetch);
 }
 
 bool packed_ring_sync(struct virtqueue *q)
@@ -125,6 +129,18 @@ int packed_ring_walk(struct virtqueue *q, unsigned *id)
 		return virtqueue_break(q, "a buffer id beyond the queue");
 	link_count_read(&q->link, LINK_RING, n, 16ull * n);
 	return n;
+}
+
+void packed_ring_take_back(struct virtqueue *q, unsigned count)
+{
+	struct packed_place place = q->ring.used;
+
+	for (unsigned i = 0; i < count; i++) {
+		__atomic_store_n(&descriptor_at(q, place.at)->flags,
+				 htole16(place.wrap ? AVAILABLE : USED), __ATOMIC_RELAXED);
+		packed_ring_advance(q, &place, 1);
+	}
+	q->ring.fetch = q->ring.available = place;
 }
 
 /* ---- giving back ---- */

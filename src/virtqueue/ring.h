@@ -24,7 +24,11 @@ static inline bool ring_publish(struct virtqueue *q)
 	uint16_t index = q->published_index;
 
 	if (unlikely(q->packed)) {
+		if (q->inflight)
+			inflight_packed_prepare(q);
 		packed_ring_publish(q);
+		if (q->inflight)
+			inflight_packed_publish(q);
 		return packed_ring_wants_interrupt(q, place);
 	}
 	split_ring_publish(q);

@@ -1,12 +1,13 @@
 /* shadow.h - what a virtqueue keeps in its own memory: shared by the files of this room.
  *
- *   virtqueue.c   the life of a queue, and the public funnel
+ *   virtqueue.c   the life of a queue, its slots and its memory
+ *   data_path.c   requests taken and returned: the public funnel
  *   ring.h        which of the two rings it is
  *   descriptor.c  descriptors copied into a list of ours, checked
  *   chain_map.c   such a list in mapped memory made into segments
  *   split_ring.c  available and used ring of mapped memory (virtio 1.3, 2.7)
  *   packed_ring.c descriptor ring of mapped memory (virtio 1.3, 2.8)
- *   inflight.c    the region that survives us (vhost-user INFLIGHT_SHMFD)
+ *   inflight*.c   the region that survives us (vhost-user INFLIGHT_SHMFD), of either ring
  *   fetch*.c      remote memory: rings, descriptors, header and payload on their way to us
  *   deliver.c     remote memory: payload, status and used elements on their way back
  *
@@ -55,6 +56,8 @@ struct chain_slot {
 	bool returned;			/* IN_ORDER: waits for those before it */
 	uint8_t returned_status;
 	uint16_t descriptors;		/* packed: of the ring that the chain takes up */
+	uint16_t inflight;		/* packed: its entry in the region */
+	bool again;			/* a former process had taken it */
 	uint64_t returned_bytes;
 	uint16_t segments;		/* entries used of iov and iova */
 	uint16_t iov_max;
@@ -91,7 +94,16 @@ struct packed_ring {
 /* A chain that a former process had taken, and when. */
 struct resubmission {
 	uint64_t counter;
-	uint16_t head;
+	uint16_t head;			/* packed: its entry in the region */
+	uint16_t descriptors;		/* packed: as in its slot */
+};
+
+/* Entries of a packed ring's in-flight region: the free ones, and those that the next publication
+ * frees, newest first. */
+struct inflight_batch {
+	uint16_t free_head;
+	uint16_t head, tail;		/* tail: the last entry of the first chain that came back */
+	uint16_t count;
 };
 
 struct virtqueue_numbers {
@@ -119,7 +131,8 @@ struct virtqueue {
 	struct chain_slot *slots;	/* owned, size_max; NULL until the first start */
 	uint16_t *heads;		/* owned, size_max: shadow of the available ring */
 	struct dirty_log *log;		/* borrowed; NULL: off */
-	struct inflight *inflight;	/* borrowed; NULL: off */
+	void *inflight;			/* borrowed; NULL: off */
+	struct inflight_batch batch;
 	uint64_t inflight_counter;	/* the last one given to a chain */
 	struct virtqueue_numbers numbers;
 
@@ -146,6 +159,11 @@ struct virtqueue {
 	struct reactor *reactor;
 };
 
+static inline bool has_resubmissions(const struct virtqueue *q)
+{
+	return q->resubmit_next != q->resubmit_count;
+}
+
 /* virtqueue.c */
 int virtqueue_break(struct virtqueue *q, const char *reason);	/* -EPROTO */
 void epoch_put(struct virtqueue *q, struct map_epoch *epoch);	/* one user less */
@@ -155,6 +173,10 @@ void slot_free(struct virtqueue *q, struct chain_slot *s);
 bool slot_append(struct virtqueue *q, struct chain_slot *s, void *host, uint64_t iova,
 		 uint64_t length, bool writable);
 
+/* A file behind the map has shrunk: what we read from now on is not the driver's. */
+bool virtqueue_memory_is_lost(struct virtqueue *q);
+
+/* data_path.c */
 void chain_taken(struct virtqueue *q, struct chain_slot *s);
 /* The two things that a returned chain over mapped memory needs beside its used element. */
 void virtqueue_mark_payload(struct virtqueue *q, const struct chain_slot *s, uint64_t written);
@@ -200,6 +222,11 @@ bool packed_ring_sync(struct virtqueue *q);	/* whether there is a chain to pop *
  * for none, or -EPROTO. */
 int packed_ring_walk(struct virtqueue *q, unsigned *id);
 void packed_ring_put_used(struct virtqueue *q, const struct chain_slot *s, uint32_t length);
+/* Whether the descriptor at a place of the mapped ring is available in its lap. */
+bool packed_ring_is_available(const struct virtqueue *q, struct packed_place place);
+/* So many descriptors, from the used place on, had been taken before: what was written over them
+ * and not published must never be seen as used. */
+void packed_ring_take_back(struct virtqueue *q, unsigned count);
 void packed_ring_publish(struct virtqueue *q);
 bool packed_ring_wants_interrupt(struct virtqueue *q, struct packed_place old);
 bool packed_ring_listen(struct virtqueue *q);
@@ -229,6 +256,17 @@ int inflight_recover(struct virtqueue *q, void *region, size_t bytes, struct err
 void inflight_take(struct virtqueue *q, unsigned head);
 void inflight_return(struct virtqueue *q, unsigned head);
 void inflight_publish(struct virtqueue *q);
+
+/* inflight_packed.c: of a mapped ring; remote ones are not tracked. */
+size_t inflight_packed_size(uint16_t size);
+int inflight_packed_recover(struct virtqueue *q, void *region, struct error *e);
+/* Of the chain whose descriptors are in q->walk, but for the last one.  0 or -EPROTO. */
+int inflight_packed_take(struct virtqueue *q, struct chain_slot *s, const struct vring_desc *last);
+void inflight_packed_return(struct virtqueue *q, const struct chain_slot *s);
+void inflight_packed_prepare(struct virtqueue *q);	/* just before the batch is published */
+void inflight_packed_publish(struct virtqueue *q);	/* just after */
+/* The next chain to hand out again: as packed_ring_walk(). */
+int inflight_packed_walk(struct virtqueue *q, unsigned *id);
 
 /* fetch.c */
 int fetch_sync(struct virtqueue *q);

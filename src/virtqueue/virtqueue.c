@@ -1,9 +1,4 @@
-/* virtqueue.c - the life of a queue, its request slots, and the public funnel.
- *
- * What is particular to a ring's layout is in split_ring.c, what is particular to memory that is
- * not mapped in fetch.c and deliver.c.  A request takes the slow way (fetch, deliver) only if some
- * of its memory is remote; requests behind it wait for it, so that order is kept.
- */
+/* virtqueue.c - the life of a queue, its request slots and its memory. */
 #include "virtqueue/virtqueue.h"
 
 #include <assert.h>
@@ -96,7 +91,7 @@ struct chain_slot *slot_take(struct virtqueue *q, unsigned head)
 	q->epoch->users++;
 	s->segments = 0;
 	s->status = NULL;
-	s->is_remote = false;
+	s->is_remote = s->again = false;
 	s->chain.readable = s->chain.writable = 0;
 	s->chain.readable_bytes = s->chain.writable_bytes = 0;
 	s->chain.header_bytes = 0;
@@ -176,6 +171,11 @@ static int no_ring(struct virtqueue *q)
 	return -EFAULT;
 }
 
+static bool stays_mapped(const struct memory_map *map)
+{
+	return !memory_map_remote(map) && !memory_map_model(map);
+}
+
 int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map)
 {
 	struct map_epoch *new;
@@ -187,14 +187,16 @@ int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map)
 		return without_memory(q, "out of memory for a new memory map", -ENOMEM);
 	settle_mapped_ring(q);
 	epoch_replace(q, new);
+	if (q->inflight && q->packed && !stays_mapped(map))
+		return virtqueue_break(q,
+				       "remote memory, though the in-flight region needs the ring");
 	if (ring_locate(q, map))
 		return no_ring(q);
 	fetch_look_again(q);
 	return 0;
 }
 
-/* A file behind the map has shrunk: what we read from now on is not the driver's. */
-static bool memory_is_lost(struct virtqueue *q)
+bool virtqueue_memory_is_lost(struct virtqueue *q)
 {
 	unsigned losses = guarded_mapping_losses();
 
@@ -325,18 +327,19 @@ static void begin_at(struct virtqueue *q, const struct virtqueue_setup *s)
 	packed_ring_begin(q);
 	q->resubmit_count = q->resubmit_next = 0;
 	q->inflight = NULL;
+	q->batch = (struct inflight_batch){ 0 };
 	q->reason = NULL;
 	q->losses_seen = guarded_mapping_losses();
 }
 
 /* What the driver sees as used is the truth; a former process may have ended behind it. */
-static int take_over(struct virtqueue *q, struct error *e)
+static int take_over(struct virtqueue *q, const struct memory_map *map, struct error *e)
 {
 	int err;
 
-	if (q->packed)
+	if (q->packed && !stays_mapped(map))
 		return 0;
-	if (q->used)
+	if (q->used && !q->packed)
 		q->used_index = q->published_index = __atomic_load_n(&q->used->idx,
 								     __ATOMIC_ACQUIRE);
 	if (!q->setup.inflight)
@@ -371,7 +374,7 @@ int virtqueue_start(struct virtqueue *q, struct reactor *r, const struct virtque
 	epoch = epoch_create(map);
 	if (!epoch)
 		return error_set(e, -ENOMEM, "out of memory");
-	err = take_over(q, e);
+	err = take_over(q, map, e);
 	if (err) {
 		epoch_free(epoch);
 		return err;
@@ -445,264 +448,4 @@ void virtqueue_abandon(struct virtqueue *q, const char *reason)
 {
 	virtqueue_break(q, reason);
 	fetch_drop_if_broken(q);
-}
-
-/* ---- the data path ---- */
-
-int virtqueue_sync(struct virtqueue *q)
-{
-	int err;
-
-	if (unlikely(q->reason))
-		return -EPROTO;
-	if (unlikely(memory_is_lost(q)))
-		return virtqueue_break(q, "a file behind the guest's memory has shrunk");
-	if (unlikely(virtqueue_is_remote(q) || fetch_is_syncing(q)))
-		return fetch_sync(q);
-	if (unlikely(q->packed))
-		return fetch_has_chains(q) ? fetch_is_ready(q) : packed_ring_sync(q);
-	err = split_ring_sync(q);
-	if (unlikely(err))
-		return err;
-	if (unlikely(fetch_has_chains(q)))
-		return fetch_is_ready(q);
-	return q->seen_index != q->available_index || q->resubmit_next != q->resubmit_count;
-}
-
-/* The next head: first what a former process left in flight, then the ring's.  False: none. */
-static bool next_head(struct virtqueue *q, unsigned *head)
-{
-	if (unlikely(q->resubmit_next != q->resubmit_count)) {
-		*head = q->resubmit[q->resubmit_next].head;
-		return true;
-	}
-	if (q->fetched_index == q->seen_index)
-		return false;
-	*head = q->heads[q->fetched_index & q->mask];
-	return true;
-}
-
-static void head_done(struct virtqueue *q)
-{
-	if (unlikely(q->resubmit_next != q->resubmit_count)) {
-		q->resubmit_next++;
-		return;
-	}
-	q->fetched_index++;
-	q->available_index++;
-}
-
-void chain_taken(struct virtqueue *q, struct chain_slot *s)
-{
-	counter_add(&q->numbers.chains, 1);
-	if (q->inflight)
-		inflight_take(q, s->chain.id);
-	s->chain.iov = s->iov;
-	if (q->packed)
-		packed_ring_advance(q, &q->ring.available, s->descriptors);
-	if (unlikely(q->in_order)) {
-		s->returned = false;
-		q->order[(uint16_t)(q->order_first + q->order_count++) & q->mask] = s->chain.id;
-	}
-}
-
-/* Some of the chain's memory is remote: it and all that follow go through fetch.c, in order. */
-static int pop_remote(struct virtqueue *q, struct chain_slot *s, struct virtqueue_chain **c)
-{
-	unsigned head;
-
-	slot_free(q, s);
-	while (next_head(q, &head)) {
-		bool again = q->resubmit_next != q->resubmit_count;
-		int err = fetch_chain(q, head, again);
-
-		if (err)
-			return err;
-		if (again)
-			q->resubmit_next++;
-		else
-			q->fetched_index++;
-	}
-	return fetch_pop(q, c);
-}
-
-/* As pop_remote(), from a place on. */
-static int pop_packed_remote(struct virtqueue *q, struct packed_place from,
-			     struct virtqueue_chain **c)
-{
-	unsigned id;
-	int n;
-
-	if (!remote_queue_get(q))
-		return -EPROTO;
-	q->ring.fetch = from;
-	while ((n = packed_ring_walk(q, &id)) > 0)
-		if (fetch_packed_chain(q, id, n))
-			return -EPROTO;
-	return n < 0 ? n : fetch_pop(q, c);
-}
-
-static int pop_packed(struct virtqueue *q, struct virtqueue_chain **c)
-{
-	struct packed_place from = q->ring.fetch;
-	struct chain_slot *s;
-	unsigned id;
-	int answer, n = packed_ring_walk(q, &id);
-
-	if (n <= 0)
-		return n;
-	s = slot_take(q, id);
-	if (unlikely(!s))
-		return -EPROTO;
-	s->descriptors = n;
-	answer = chain_map(q, s, n);
-	if (unlikely(answer)) {
-		slot_free(q, s);
-		return answer == CHAIN_REMOTE ? pop_packed_remote(q, from, c) : answer;
-	}
-	q->seen_index++;
-	head_done(q);
-	chain_taken(q, s);
-	*c = &s->chain;
-	return 1;
-}
-
-int virtqueue_pop(struct virtqueue *q, struct virtqueue_chain **c)
-{
-	struct chain_slot *s;
-	unsigned head;
-	int answer;
-
-	if (unlikely(q->reason))
-		return -EPROTO;
-	if (unlikely(fetch_has_chains(q)))
-		return fetch_pop(q, c);
-	if (unlikely(q->packed))
-		return virtqueue_is_remote(q) || fetch_is_syncing(q) ? 0 : pop_packed(q, c);
-	if (!next_head(q, &head))
-		return 0;
-	if (unlikely(head >= q->size))
-		return virtqueue_break(q, "the available ring names a descriptor beyond the queue");
-	s = slot_take(q, head);
-	if (unlikely(!s))
-		return -EPROTO;
-	answer = split_ring_chain(q, s, head);
-	if (unlikely(answer == CHAIN_REMOTE))
-		return pop_remote(q, s, c);
-	if (unlikely(answer < 0)) {
-		slot_free(q, s);
-		return answer;
-	}
-	head_done(q);
-	chain_taken(q, s);
-	*c = &s->chain;
-	return 1;
-}
-
-/* Marks the first `written` bytes of the writable part. */
-void virtqueue_mark_payload(struct virtqueue *q, const struct chain_slot *s, uint64_t written)
-{
-	if (!q->log)
-		return;
-	for (unsigned i = s->chain.readable; i < s->segments && written; i++) {
-		uint64_t part = minimum_u64(written, s->iov[i].iov_len);
-
-		dirty_log_mark(q->log, s->iova[i], part);
-		written -= part;
-	}
-}
-
-void virtqueue_store_status(struct virtqueue *q, struct chain_slot *s, uint8_t status)
-{
-	*s->status = status;
-	link_count_write(&q->link, LINK_STATUS, 1, 1);
-	if (unlikely(q->log))
-		dirty_log_mark(q->log, s->status_iova, 1);
-}
-
-static void push(struct virtqueue *q, struct chain_slot *s, uint64_t written, uint8_t status)
-{
-	if (unlikely(q->remote != NULL) &&
-	    (s->is_remote || deliver_is_busy(q) || virtqueue_is_remote(q))) {
-		deliver_push(q, s, written, status);
-		return;
-	}
-	if (unlikely(!q->used)) {
-		q->used_index++;
-		slot_free(q, s);
-		return;
-	}
-	if (written)
-		link_count_write(&q->link, LINK_PAYLOAD, s->chain.writable, written);
-	if (unlikely(q->log))
-		virtqueue_mark_payload(q, s, written);
-	if (s->status)
-		virtqueue_store_status(q, s, status);
-	ring_put_used(q, s, virtqueue_used_length(s, written));
-	if (q->inflight)
-		inflight_return(q, s->chain.id);
-	slot_free(q, s);
-}
-
-/* virtio 1.3, 2.7.9 and 2.8.9: what has ended early waits for those popped before it.  All of them
- * end some time: a stop waits for that. */
-static void push_in_order(struct virtqueue *q)
-{
-	while (q->order_count) {
-		struct chain_slot *s = &q->slots[q->order[q->order_first & q->mask]];
-
-		if (!s->returned)
-			break;
-		q->order_first++;
-		q->order_count--;
-		push(q, s, s->returned_bytes, s->returned_status);
-	}
-}
-
-void virtqueue_push(struct virtqueue *q, struct virtqueue_chain *c, uint64_t written,
-		    uint8_t status)
-{
-	struct chain_slot *s = CONTAINER_OF(c, struct chain_slot, chain);
-
-	assert(s->epoch && written <= c->writable_bytes);
-	if (likely(!q->in_order)) {
-		push(q, s, written, status);
-		return;
-	}
-	s->returned = true;
-	s->returned_bytes = written;
-	s->returned_status = status;
-	push_in_order(q);
-}
-
-void virtqueue_flush(struct virtqueue *q)
-{
-	if (unlikely(q->remote && deliver_is_busy(q))) {
-		deliver_flush(q);
-		return;
-	}
-	if (q->used_index == q->published_index)
-		return;
-	/* Broken: elements that were lost on the link lie before those that were put since, or the
-	 * ring itself has gone. */
-	if (unlikely(q->reason && (q->remote || virtqueue_is_remote(q)))) {
-		q->published_index = q->used_index;
-		return;
-	}
-	counter_add(&q->numbers.flushes, 1);
-	if (ring_publish(q))
-		virtqueue_interrupt(q);
-	else
-		counter_add(&q->numbers.interrupts_suppressed, 1);
-}
-
-bool virtqueue_listen(struct virtqueue *q)
-{
-	return virtqueue_is_remote(q) || q->reason || ring_listen(q);
-}
-
-void virtqueue_mute(struct virtqueue *q)
-{
-	if (!virtqueue_is_remote(q) && !q->reason)
-		ring_mute(q);
 }

@@ -58,8 +58,11 @@ struct virtqueue_setup {
 	 * 4.1.5.2), and in bit 15 the wrap counter (1 at first). */
 	uint16_t used_index;
 	uint64_t descriptor_iova, driver_iova, device_iova;
-	void *inflight;			/* shared region, borrowed until stop; NULL: off */
-	size_t inflight_bytes;		/* at least virtqueue_inflight_size(size) */
+	/* Shared region, borrowed until stop; NULL: off.  A packed ring in a map that has anything
+	 * remote is not tracked.  What the region says of a packed ring's places goes before
+	 * available_index and used_index, which nobody may know after a crash. */
+	void *inflight;
+	size_t inflight_bytes;		/* at least virtqueue_inflight_size(size, packed) */
 };
 
 struct virtqueue *virtqueue_create(const struct virtqueue_options *options, struct error *e);
@@ -111,6 +114,6 @@ bool virtqueue_is_remote(const struct virtqueue *q);	/* looking costs transfers:
  * change of memory does not wait for it. */
 void virtqueue_abandon(struct virtqueue *q, const char *reason);
 const char *virtqueue_reason(const struct virtqueue *q);	/* NULL: not broken */
-size_t virtqueue_inflight_size(uint16_t size);			/* bytes */
+size_t virtqueue_inflight_size(uint16_t size, bool packed);	/* bytes */
 
 #endif

@@ -37,7 +37,7 @@ static void queue_open(struct sim *s, struct sim_queue *q)
 				       (s->plan.in_order ? GUEST_QUEUE_IN_ORDER : 0));
 	q->next_available = q->next_used = PACKED_START;
 	guest_queue_restart(&q->ring, sim_pick(s, 65536));
-	q->inflight_bytes = virtio_queue_inflight_size(s->plan.queue_size);
+	q->inflight_bytes = virtio_queue_inflight_size(s->plan.queue_size, s->plan.packed);
 	q->inflight = mmap(NULL, q->inflight_bytes, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (q->kick < 0 || q->call < 0 || q->inflight == MAP_FAILED)

@@ -70,7 +70,9 @@ bool sim_area_touches(const struct sim *s, const struct sim_request *r, unsigned
 struct memory_map *sim_memory_map(struct sim *s)
 {
 	struct error e = { 0 };
-	struct memory_map *map = memory_map_create_remote(&s->remote.remote, &e);
+	struct memory_map *map = s->plan.remote_regions
+					 ? memory_map_create_remote(&s->remote.remote, &e)
+					 : memory_map_create(&e);
 
 	for (unsigned i = 0; i < REGIONS; i++) {
 		const struct memory_region region = {

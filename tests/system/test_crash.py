@@ -27,13 +27,16 @@ def digests_agree(bed, device, image):
     return guest == host
 
 
-def test_outboard_killed_twenty_times_on_a_file(bed):
+@pytest.mark.parametrize("packed", ["off", "on"], ids=["split", "packed"])
+def test_outboard_killed_twenty_times_on_a_file(bed, packed):
     """If this fails, requests in flight at a crash are lost, or run again after later ones."""
     image = bed.image("disk.img", fio.DISK_MEGABYTES)
     # The delays let requests end in another order than they began in, many at a time under way:
     # without in-flight tracking, the used ring alone would not tell which of them are to be done.
     outboard = bed.outboard(f"delay+file:{image}?time=1ms&jitter=20ms", "--queues", "4")
-    device = bed.plug(Disk(outboard.socket))
+    device = bed.plug(Disk(outboard.socket, options={"packed": packed}))
+    features = bed.vm.run(f"cat /sys/block/{device[5:]}/device/features").strip()
+    assert features[34] == ("1" if packed == "on" else "0")
     restart_under_load(bed, outboard, device, 60)
     assert digests_agree(bed, device, image)
 

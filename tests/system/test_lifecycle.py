@@ -1,11 +1,12 @@
 """Devices that come, go and change hands while the VM lives."""
 import pytest
 
-from bed import Disk, fio
+from bed import Disk, fio, wait_until
 
 pytestmark = pytest.mark.vm
 ROUNDS = 5
 WRITE_AND_COMPARE = """
+for attempt in $(seq 100); do [ -b {device} ] && break; sleep 0.1; done
 dd if=/dev/urandom of=/tmp/data bs=64k count=16 status=none
 dd if=/tmp/data of={device} bs=64k oflag=direct status=none
 dd if={device} bs=64k count=16 iflag=direct status=none | cmp - /tmp/data
@@ -31,7 +32,9 @@ def test_unplug_under_load(bed):
     for number in range(ROUNDS):
         disk = Disk(outboard.socket, name=f"round{number}")
         device = bed.plug(disk)
-        bed.vm.run(f"({fio.verifying(device, 60)}) >/dev/null 2>&1 & sleep 1")
+        bed.vm.run(f"({fio.verifying(device, 60)}) >/dev/null 2>&1 &")
+        wait_until(lambda: outboard.counters()["blk", "vda"].get("writes", 0) > 100 * number, 30,
+                   "the load")
         bed.unplug(disk)
         bed.vm.run(FIO_HAS_ENDED, timeout=90)
     bed.vm.run("dmesg --clear")             # fio was bound to see errors

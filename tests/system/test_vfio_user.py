@@ -83,6 +83,7 @@ def quiet_kernel(world):
 def read_back(world, device):
     """Something written and read again past the page cache: the function does work."""
     world.vm.run(f"""set -e
+        for try in $(seq 100); do [ -b {device} ] && break; sleep 0.1; done
         dd if=/dev/urandom of=/run/pattern bs=64k count=16 status=none
         dd if=/run/pattern of={device} bs=64k oflag=direct status=none
         dd if={device} bs=64k count=16 iflag=direct status=none | cmp - /run/pattern""")

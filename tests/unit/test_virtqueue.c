@@ -52,7 +52,7 @@ static struct virtqueue_setup setup_of(const struct fixture *f, uint64_t feature
 		.driver_iova = BASE + AVAILABLE,
 		.device_iova = BASE + USED,
 		.inflight = f->inflight,
-		.inflight_bytes = f->inflight ? virtqueue_inflight_size(SIZE) : 0,
+		.inflight_bytes = f->inflight ? virtqueue_inflight_size(SIZE, false) : 0,
 	};
 }
 
@@ -385,7 +385,7 @@ static void taken_requests_come_back_to_the_next_process(void **state)
 
 	begin(&f, 0);
 	virtqueue_stop(f.q);
-	f.inflight = calloc(1, virtqueue_inflight_size(SIZE));
+	f.inflight = calloc(1, virtqueue_inflight_size(SIZE, false));
 	queue_start(&f, 0, 0);
 	put_read(f.descriptors, 0);
 	put_read(f.descriptors, 3);

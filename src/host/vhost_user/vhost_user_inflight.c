@@ -32,9 +32,11 @@ void vhost_user_inflight_close(struct vhost_user_inflight *f)
 /* ---- requests ---- */
 
 /* Queues on different cores write to neighbouring regions: no cache line is shared. */
-static size_t region_stride(uint16_t queue_size)
+static size_t region_stride(const struct vhost_user_connection *c, uint16_t queue_size)
 {
-	return align_up(virtio_queue_inflight_size(queue_size), CACHE_LINE);
+	bool packed = virtio_device_is_packed(c->device);
+
+	return align_up(virtio_queue_inflight_size(queue_size, packed), CACHE_LINE);
 }
 
 static int check_shape(const struct vhost_user_connection *c,
@@ -81,7 +83,7 @@ int vhost_user_get_inflight_fd(struct vhost_user_connection *c, struct vhost_use
 
 	if (check_shape(c, a, e))
 		return answer_none(c, m, e);
-	size = (uint64_t)region_stride(a->queue_size) * a->queue_count;
+	size = (uint64_t)region_stride(c, a->queue_size) * a->queue_count;
 	fd = create_buffer(size, e);
 	if (fd < 0)
 		return answer_none(c, m, e);
@@ -99,7 +101,7 @@ static int check_buffer(const struct vhost_user_connection *c,
 
 	if (err)
 		return err;
-	if (a->mmap_size < (uint64_t)region_stride(a->queue_size) * a->queue_count)
+	if (a->mmap_size < (uint64_t)region_stride(c, a->queue_size) * a->queue_count)
 		return error_set(e, -EINVAL,
 				 "%" PRIu64 " bytes are too few for %u queues of %u descriptors",
 				 a->mmap_size, a->queue_count, a->queue_size);
@@ -127,6 +129,6 @@ int vhost_user_set_inflight_fd(struct vhost_user_connection *c, struct vhost_use
 		return err;
 	c->inflight.queue_count = a->queue_count;
 	c->inflight.queue_size = a->queue_size;
-	c->inflight.stride = region_stride(a->queue_size);
+	c->inflight.stride = region_stride(c, a->queue_size);
 	return 0;
 }

@@ -15,7 +15,7 @@
 struct vhost_user_inflight {
 	struct guarded_mapping mapping;
 	unsigned queue_count;		/* regions; 0: not mapped */
-	uint16_t queue_size;		/* descriptors that a region has room for */
+	uint16_t queue_size;		/* descriptors that a region was made for */
 	size_t stride;			/* bytes from region to region */
 };
 

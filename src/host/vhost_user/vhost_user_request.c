@@ -15,8 +15,6 @@
 /* Addresses would have to be translated by the front-end's IOTLB messages, which we do not offer.
  */
 #define ACCESS_PLATFORM BIT(33)
-/* Packed rings have no in-flight tracking here, and a restart would lose requests without it. */
-#define RING_PACKED BIT(34)
 
 static const uint64_t protocol_features =
 	BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_LOG_SHMFD) |
@@ -32,8 +30,7 @@ uint64_t vhost_user_protocol_features(void)
 
 uint64_t vhost_user_features(const struct vhost_user_connection *c)
 {
-	return (virtio_device_features(c->device) & ~(ACCESS_PLATFORM | RING_PACKED)) |
-	       OUR_FEATURES;
+	return (virtio_device_features(c->device) & ~ACCESS_PLATFORM) | OUR_FEATURES;
 }
 
 /* ---- features ---- */

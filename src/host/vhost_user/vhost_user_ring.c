@@ -15,6 +15,12 @@
 
 enum { DESCRIPTOR_BYTES = 16, AVAILABLE_BYTES = 2, USED_BYTES = 8, RING_HEAD_BYTES = 4 };
 
+/* A packed ring's base: the available index with its wrap counter, and so the used one above. */
+enum { USED_SHIFT = 16 };
+
+/* Of a packed ring, the driver's and the device's event suppression: virtio 1.3, 2.8.10. */
+enum { EVENT_BYTES = 4 };
+
 /* The ring of an index from outside, or NULL with *e. */
 static struct vhost_user_ring *ring_at(struct vhost_user_connection *c, uint32_t index,
 				       struct error *e)
@@ -63,17 +69,19 @@ static int translate(const struct vhost_user_connection *c, unsigned index,
 		     const struct vhost_user_ring *ring, struct virtio_queue_setup *s,
 		     struct error *e)
 {
+	bool packed = virtio_device_is_packed(c->device);
+	uint64_t available = (uint64_t)ring->size * AVAILABLE_BYTES + RING_HEAD_BYTES;
+	uint64_t used = (uint64_t)ring->size * USED_BYTES + RING_HEAD_BYTES;
 	int err = translate_part(c, "descriptor table", ring->address.descriptor,
 				 (uint64_t)ring->size * DESCRIPTOR_BYTES, &s->descriptor_iova, e);
 
 	if (!err)
-		err = translate_part(c, "available ring", ring->address.available,
-				     (uint64_t)ring->size * AVAILABLE_BYTES + RING_HEAD_BYTES,
+		err = translate_part(c, packed ? "driver area" : "available ring",
+				     ring->address.available, packed ? EVENT_BYTES : available,
 				     &s->driver_iova, e);
 	if (!err)
-		err = translate_part(c, "used ring", ring->address.used,
-				     (uint64_t)ring->size * USED_BYTES + RING_HEAD_BYTES,
-				     &s->device_iova, e);
+		err = translate_part(c, packed ? "device area" : "used ring", ring->address.used,
+				     packed ? EVENT_BYTES : used, &s->device_iova, e);
 	return err ? error_wrap(e, "queue %u", index) : 0;
 }
 
@@ -83,8 +91,9 @@ static int translate(const struct vhost_user_connection *c, unsigned index,
 static void *inflight_region(struct vhost_user_connection *c, unsigned index, unsigned size)
 {
 	void *region = vhost_user_inflight_region(&c->inflight, index);
+	size_t bytes = virtio_queue_inflight_size(size, virtio_device_is_packed(c->device));
 
-	if (!region || size <= c->inflight.queue_size)
+	if (!region || (size <= c->inflight.queue_size && bytes <= c->inflight.stride))
 		return region;
 	vhost_user_connection_warn(c,
 				   "queue %u: %u descriptors, but the in-flight buffer has "
@@ -96,7 +105,9 @@ static void *inflight_region(struct vhost_user_connection *c, unsigned index, un
 static int configure(struct vhost_user_connection *c, unsigned index, struct error *e)
 {
 	const struct vhost_user_ring *ring = &c->rings[index];
-	struct virtio_queue_setup s = { .size = ring->size, .available_index = ring->base };
+	struct virtio_queue_setup s = { .size = ring->size,
+					.available_index = ring->base & UINT16_MAX,
+					.used_index = ring->base >> USED_SHIFT };
 	void *region = inflight_region(c, index, ring->size);
 	int err = translate(c, index, ring, &s, e);
 
@@ -198,7 +209,7 @@ int vhost_user_set_vring_base(struct vhost_user_connection *c, struct vhost_user
 
 	if (!ring)
 		return e->code;
-	if (s->num > UINT16_MAX)
+	if (s->num > UINT16_MAX && !virtio_device_is_packed(c->device))
 		return error_set(e, -EINVAL,
 				 "queue %" PRIu32 ": index %" PRIu32
 				 " of a split ring has more than 16 bits",
@@ -217,6 +228,8 @@ static void ring_is_stopped(struct vhost_user_connection *c)
 	virtio_queue_position(c->device, c->cursor, &p);
 	virtio_queue_give_kick(c->device, c->cursor, -1);
 	ring->base = p.available_index;
+	if (virtio_device_is_packed(c->device))
+		ring->base |= (uint32_t)p.used_index << USED_SHIFT;
 	ring->has_kick = false;
 	c->socket.message.payload.state.num = ring->base;
 	vhost_user_connection_finish(c, 0, NULL);

@@ -17,7 +17,7 @@ struct vhost_user_connection;
 
 struct vhost_user_ring {
 	uint16_t size;			/* descriptors; 0: not known yet */
-	uint16_t base;			/* next available index to read */
+	uint32_t base;			/* where to go on, as the front-end's messages have it */
 	bool has_address, has_kick;
 	struct vhost_user_vring_address address;
 };

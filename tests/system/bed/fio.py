@@ -9,7 +9,8 @@ DISK_MEGABYTES = JOBS * JOB_MEGABYTES + JOB_MEGABYTES
 def verifying(device, seconds, discards=True):
     """Random writes of 4 KiB to 256 KiB by four jobs at depth 32, each block read again and
     compared with what was last written there: its header names the offset and the pass."""
-    common = (f"--filename={device} --ioengine=libaio --direct=1 --verify=crc32c --verify_fatal=1 "
+    common = (f"--filename={device} --allow_file_create=0 --ioengine=libaio --direct=1 "
+              f"--verify=crc32c --verify_fatal=1 "
               f"--time_based --runtime={seconds} --size={JOB_MEGABYTES}m --bsrange=4k-256k "
               f"--iodepth=32 --verify_backlog=64 --randrepeat=0 --group_reporting --minimal "
               f"--name=writes --rw=randwrite --numjobs={JOBS} --offset_increment={JOB_MEGABYTES}m")

@@ -226,7 +226,9 @@ class VirtualMachine(Process):
         return self.agent.start(script)
 
     def disks(self):
-        return set(self.run("cd /sys/block && ls -d vd*").split())
+        """Those that can be opened: a disk's node appears a little later than its directory."""
+        return set(self.run("cd /sys/block && for disk in vd*; do "
+                            "[ -b /dev/$disk ] && echo $disk; done; true").split())
 
     def attach(self, disk):
         """Plugs the disk in; returns the guest's name for it ("vdb")."""
