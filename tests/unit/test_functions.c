@@ -6,7 +6,11 @@
  * OUTBOARD_SEED repeats a run's choices (not its timing). */
 #include "function_bed.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/vfio.h>
 #include <linux/virtio_ring.h>
+#include <sys/eventfd.h>
 
 #define EVENT_IDX  (1ull << VIRTIO_RING_F_EVENT_IDX)
 #define RING_RESET (1ull << 40)
@@ -177,6 +181,53 @@ static void masked_vectors_are_pending(void **state)
 		assert_true(irq_comes(f, 5000));
 		alone_close(&a);
 	}
+}
+
+static int mask_by(struct function *f, int fd, uint32_t action)
+{
+	struct error e = { 0 };
+
+	return vfio_user_client_set_irqs(&f->client, VFIO_IRQ_SET_DATA_EVENTFD | action,
+					 VFIO_PCI_MSIX_IRQ_INDEX, 1, 1, NULL, &fd, fd >= 0, &e);
+}
+
+static void signal_fd(int fd)
+{
+	assert_int_equal(eventfd_write(fd, 1), 0);
+}
+
+/* The client masks and unmasks without a message. */
+static void eventfds_mask(void **state)
+{
+	int mask = eventfd(0, EFD_CLOEXEC), unmask = eventfd(0, EFD_CLOEXEC);
+	int file = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	static struct alone a;
+	struct function *f = alone_open(&a, &manners[0], 1, "memory:?size=16M");
+
+	assert_int_equal(mask_by(f, file, VFIO_IRQ_SET_ACTION_MASK), -EINVAL);
+	assert_int_equal(mask_by(f, mask, VFIO_IRQ_SET_ACTION_MASK), 0);
+	assert_int_equal(mask_by(f, unmask, VFIO_IRQ_SET_ACTION_UNMASK), 0);
+	irq_comes(f, 50);
+	for (unsigned round = 0; round < 5; round++) {
+		signal_fd(mask);
+		serve_for(f, 20);
+		function_fill(f, 0);
+		function_drain(f);
+		assert_false(irq_comes(f, 50));
+		signal_fd(unmask);
+		assert_true(irq_comes(f, 5000));
+		guest_queue_listen(&f->rings[0]);
+	}
+	assert_int_equal(mask_by(f, -1, VFIO_IRQ_SET_ACTION_MASK), 0);
+	signal_fd(mask);
+	serve_for(f, 20);
+	function_fill(f, 0);
+	function_drain(f);
+	assert_true(irq_comes(f, 5000));
+	alone_close(&a);
+	close(mask);
+	close(unmask);
+	close(file);
 }
 
 /* ---- resets ---- */
@@ -432,6 +483,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(eight_queues),
 		cmocka_unit_test(interrupts_arrive),
 		cmocka_unit_test(masked_vectors_are_pending),
+		cmocka_unit_test(eventfds_mask),
 		cmocka_unit_test(resets_under_load),
 		cmocka_unit_test(queue_resets_under_load),
 		cmocka_unit_test(clients_vanish_under_load),

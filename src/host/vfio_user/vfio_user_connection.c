@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "host/host_journal.h"
 #include "host/vfio_user/vfio_user_command.h"
+#include "host/vfio_user/vfio_user_mask.h"
 #include "link/guarded_mapping.h"
 #include "link/memory_map.h"
 #include "pci/pci_function.h"
@@ -60,8 +61,10 @@ static void begin_end(struct vfio_user_connection *c)
 	reactor_timer_cancel(&c->patience);
 	c->dma.refusing = true;
 	(void)vfio_user_dma_fail_all(&c->dma, -ECANCELED); /* nothing is sent any more */
-	for (unsigned kind = 0; kind < PCI_IRQS; kind++)
+	for (unsigned kind = 0; kind < PCI_IRQS; kind++) {
+		vfio_user_mask_forget(c, kind);
 		pci_irq_disconnect(c->function, kind);
+	}
 	if (c->resetting)
 		return; /* it was asked for after the last command: it will do */
 	c->resetting = true;

@@ -39,6 +39,7 @@ struct iovec;
 struct memory_map;
 struct pci_function;
 struct vfio_user_connection;
+struct vfio_user_mask;
 
 typedef void vfio_user_step(struct vfio_user_connection *c);
 
@@ -81,6 +82,7 @@ struct vfio_user_connection {
 	struct reactor_timer patience;		/* with releases */
 	bool memory_taken;			/* ENDING: the function has been given no memory */
 
+	struct vfio_user_mask *masks;		/* owned; vfio_user_mask.h */
 	struct memory_map *map;			/* owned; NULL: nothing mapped */
 	struct vfio_user_dma dma;
 };

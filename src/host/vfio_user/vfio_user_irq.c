@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "host/vfio_user/vfio_user_command.h"
 #include "host/vfio_user/vfio_user_connection.h"
+#include "host/vfio_user/vfio_user_mask.h"
 #include "pci/pci_function.h"
 
 static const uint32_t irq_flags[PCI_IRQS] = {
@@ -49,6 +50,19 @@ static int connect(struct vfio_user_connection *c, const struct vfio_user_irq_se
 	return 0;
 }
 
+/* So for what masks and unmasks. */
+static int connect_masks(struct vfio_user_connection *c, const struct vfio_user_irq_set *set,
+			 struct vfio_user_message *m, struct error *e)
+{
+	bool masks = set->flags & VFIO_IRQ_SET_ACTION_MASK;
+	int none = -1, err = 0;
+
+	for (uint32_t i = 0; !err && i < set->count; i++)
+		err = vfio_user_mask_set(c, set->index, set->start + i, masks,
+					 m->fd_count ? &m->fds[i] : &none, e);
+	return err;
+}
+
 static void act_on(struct vfio_user_connection *c, const struct vfio_user_irq_set *set,
 		   unsigned vector)
 {
@@ -79,10 +93,11 @@ int vfio_user_set_irqs(struct vfio_user_connection *c, struct vfio_user_message 
 	if (!range_fits(set->start, set->count, pci_irq_count(c->function, set->index)))
 		return error_set(e, -EINVAL, "no vectors %" PRIu32 " + %" PRIu32, set->start,
 				 set->count);
-	/* Nobody but the client itself masks: there is nothing to tell it. */
 	if (eventfd && !(set->flags & VFIO_IRQ_SET_ACTION_TRIGGER))
-		return error_set(e, -EOPNOTSUPP, "masks are not signalled");
-	if (!set->count)
+		return connect_masks(c, set, m, e);
+	if (!set->count) {
+		vfio_user_mask_forget(c, set->index);
 		pci_irq_disconnect(c->function, set->index);
+	}
 	return eventfd ? connect(c, set, m) : act(c, set);
 }
