@@ -139,7 +139,8 @@ int instance_serve(struct instance *i, struct reactor **workers, unsigned count,
 					.fd = s->fd,
 					.connect = s->connect,
 					.pci = identity,
-					.doorbell_page = s->doorbell_page };
+					.doorbell_page = s->doorbell_page,
+					.vectors = s->vectors < 0 ? s->queues + 1 : s->vectors };
 
 	i->blk = create_blk(i, workers, count, e);
 	if (!i->blk)

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "control/settings.h"
+#include "pci/pci_function.h"
 
 #include <ctype.h>
 #include <sys/un.h>
@@ -87,6 +88,11 @@ const struct program_option option_table[] = {
 	{ "doorbell-page", OPTION_SWITCH, OF_DEVICE(doorbell_page), .places = BLK_AND_DEVICE,
 	  .help = "let the VMM map the page that a PCI function's driver writes notifications to, "
 		  "and poll it: no exit of the guest, but a thread that never sleeps" },
+	{ "vectors", OPTION_NUMBER, OF_DEVICE(vectors), .places = BLK_AND_DEVICE, .value = "N",
+	  .minimum = 0, .maximum = PCI_VECTORS_MAX, .preset = -1, .preset_help = "queues plus 1",
+	  .help = "MSI-X interrupt vectors of a PCI function; with fewer, queues share them; 0: "
+		  "none, "
+		  "the interrupt line instead" },
 	{ "fd", OPTION_NUMBER, OF_DEVICE(fd), .places = BLK_AND_DEVICE, .value = "N", .minimum = 0,
 	  .maximum = 1048576, .preset = -1, .preset_help = "",
 	  .help = "an inherited descriptor that is the vhost-user socket, instead of a path" },
@@ -101,8 +107,7 @@ const struct program_option option_table[] = {
 	  .value = "N", .minimum = 2, .maximum = 32768, .power_of_two = true, .preset = 1024,
 	  .help = "the most descriptors a queue may have" },
 	{ "packed", OPTION_CHOICE, OF_DEVICE(packed), .places = BLK_AND_DEVICE, .value = "CHOICE",
-	  .choices = on_off, .preset_text = "on",
-	  .help = "offer packed rings beside split ones" },
+	  .choices = on_off, .preset_text = "on", .help = "offer packed rings beside split ones" },
 	{ "in-order", OPTION_CHOICE, OF_DEVICE(in_order), .places = BLK_AND_DEVICE,
 	  .value = "CHOICE", .choices = on_off, .preset_text = "off",
 	  .help = "offer to use requests in the order in which the driver makes them available" },

@@ -86,8 +86,8 @@ static int settle_disk(struct device_settings *d, const char *dashes, const char
 static int check_vfio_user(const struct device_settings *d, const char *dashes, const char **name,
 			   struct error *e)
 {
-	if (!d->vfio_user && (d->card || d->doorbell_page)) {
-		*name = d->card ? "card" : "doorbell-page";
+	if (!d->vfio_user && (d->card || d->doorbell_page || d->vectors >= 0)) {
+		*name = d->card ? "card" : d->doorbell_page ? "doorbell-page" : "vectors";
 		return error_set(e, -EINVAL, "%s%s needs %svfio-user", dashes, *name, dashes);
 	}
 	if (d->vfio_user && (d->socket_path || d->fd >= 0 || d->connect)) {

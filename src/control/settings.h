@@ -20,6 +20,7 @@ struct device_settings {
 	char *serial;
 	char *packed, *in_order;	/* "on" or "off" */
 	int64_t fd; /* -1: none */
+	int64_t vectors; /* -1: queues + 1 */
 	int64_t queues, queue_size;
 	int64_t block_size; /* bytes; 0: the disk's */
 	bool connect, read_only, doorbell_page;

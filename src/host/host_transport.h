@@ -18,7 +18,8 @@ struct host_address {
 	int fd; /* a socket that listens or is connected; moves to the endpoint; else -1 */
 	bool connect;		/* client mode: connect to path, and again whenever it is lost */
 	const struct pci_identity *pci;	/* vfio-user: which function of which card; copied */
-	bool doorbell_page;	/* vfio-user: see virtio_pci.h */
+	bool doorbell_page;	/* vfio-user: as the next, see virtio_pci.h */
+	unsigned vectors;
 };
 
 struct host_transport {

@@ -54,7 +54,8 @@ static bool is_awake(const struct pci_function *f)
 /* Command, power and MSI-X control have changed, perhaps. */
 static void take_effect(struct pci_function *f)
 {
-	uint16_t flags = pci_config_get(&f->config, f->msix_capability + PCI_MSIX_FLAGS, 2);
+	uint16_t at = f->msix_capability + PCI_MSIX_FLAGS;
+	uint16_t flags = f->msix_capability ? pci_config_get(&f->config, at, 2) : 0;
 	bool enabled = flags & PCI_MSIX_FLAGS_ENABLE, masked = flags & PCI_MSIX_FLAGS_MASKALL;
 	bool may_address = command(f) & PCI_COMMAND_MASTER && is_awake(f);
 

@@ -25,6 +25,8 @@ struct pci_identity {
 	uint16_t count;		/* functions of the card, >= 1 */
 };
 
+enum { PCI_VECTORS_MAX = 2048 };	/* of MSI-X */
+
 enum pci_region { /* numbered as VFIO numbers the regions of a PCI device */
 	PCI_REGION_BAR0, PCI_REGION_BAR1, PCI_REGION_BAR2,
 	PCI_REGION_BAR3, PCI_REGION_BAR4, PCI_REGION_BAR5,

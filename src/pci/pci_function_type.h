@@ -68,7 +68,7 @@ struct pci_function_options {
 	uint16_t vendor, device, subsystem_vendor, subsystem;
 	uint32_t class_code;		/* 24 bits */
 	uint8_t revision;
-	unsigned vectors;		/* of MSI-X, >= 1 */
+	unsigned vectors;		/* of MSI-X; 0: the function has none */
 	unsigned msix_bar;		/* a BAR of 32 bits for its tables */
 	const struct pci_identity *identity;	/* copied */
 	struct reactor *control;	/* borrowed for the function's life */

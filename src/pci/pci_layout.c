@@ -168,7 +168,8 @@ int pci_function_open(struct pci_function *f, const struct pci_function_type *ty
 	f->power_capability = add_power(&f->config);
 	f->express_capability = add_express(&f->config);
 	f->msix_bar = o->msix_bar;
-	f->msix_capability = add_msix(f, o->msix_bar);
+	if (o->vectors)
+		f->msix_capability = add_msix(f, o->msix_bar);
 	add_advanced_errors(&f->config);
 	add_identity(&f->config, o->identity);
 	return 0;

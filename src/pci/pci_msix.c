@@ -16,6 +16,8 @@ enum { ENTRY_BYTES = 16 };
 int pci_msix_open(struct pci_msix *m, unsigned vectors)
 {
 	*m = (struct pci_msix){ .count = vectors };
+	if (!vectors)
+		return 0;
 	m->vectors = calloc(vectors, sizeof(*m->vectors));
 	if (!m->vectors)
 		return -ENOMEM;

@@ -304,7 +304,7 @@ static int open_function(struct virtio_pci *v, const struct virtio_pci_options *
 		.subsystem = 0x40 + id,
 		.class_code = virtio_device_pci_class(v->device),
 		.revision = REVISION,
-		.vectors = v->queue_count + 1,
+		.vectors = o->vectors,
 		.msix_bar = MSIX_BAR,
 		.identity = o->identity,
 		.control = virtio_device_control(v->device),

@@ -16,6 +16,9 @@ struct virtio_pci_options {
 	/* The notification page may be mapped by the client, and is polled: no exit of the guest
 	 * per notification, but a worker that never sleeps while a queue is enabled. */
 	bool doorbell_page;
+	/* Of MSI-X, <= PCI_VECTORS_MAX; as many as queues and one more: each may have its own.
+	 * 0: no MSI-X, the interrupt line only. */
+	unsigned vectors;
 };
 
 /* Takes over the device's listener.  The device is borrowed.  NULL with *e. */

@@ -108,7 +108,9 @@ static inline void bed_open_function(struct bed *b, unsigned index, unsigned que
 					   .control = b->control,
 					   .workers = b->reactors,
 					   .worker_count = WORKERS };
-	struct host_address address = { .path = f->path, .fd = -1, .pci = &identity };
+	struct host_address address = {
+		.path = f->path, .fd = -1, .pci = &identity, .vectors = queues + 1
+	};
 	struct blk_options o = { 0 };
 	struct error e = { 0 };
 

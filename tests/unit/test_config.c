@@ -205,6 +205,7 @@ static void conflicts_are_refused(void **state)
 		{ "--disk null: --vfio-user /x --fd 4", "--vfio-user cannot go with --fd",
 		  "vfio-user" },
 		{ "--disk null: --socket-path /x --card c", "--card needs --vfio-user", "card" },
+		{ "--disk null: --fd 4 --vectors 0", "--vectors needs --vfio-user", "vectors" },
 		{ "--disk null: --fd 4 --doorbell-page", "--doorbell-page needs --vfio-user",
 		  "doorbell-page" },
 		{ "--disk null: --fd 4 --connect", "--connect needs --socket-path", "connect" },

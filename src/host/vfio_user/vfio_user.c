@@ -130,6 +130,7 @@ static int create_function(struct host_endpoint *ep, const struct host_address *
 	const struct virtio_pci_options options = {
 		.identity = address->pci ? address->pci : &alone,
 		.doorbell_page = address->doorbell_page,
+		.vectors = address->vectors,
 	};
 
 	ep->virtio = virtio_pci_create(d, &options, e);

@@ -1,6 +1,6 @@
 /* vfio_user_mask.h - interrupts that a client masks and unmasks by eventfds of its own
- * (DEVICE_SET_IRQS with DATA_EVENTFD and ACTION_MASK or ACTION_UNMASK; linux/vfio.h).  A VMM uses
- * that to unmask an interrupt line at the end of its handling without a message.  Control thread. */
+ * (DEVICE_SET_IRQS with DATA_EVENTFD, and ACTION_MASK or ACTION_UNMASK; linux/vfio.h).  A VMM
+ * unmasks an interrupt line so at the end of its handling, without a message.  Control thread. */
 #ifndef HOST_VFIO_USER_VFIO_USER_MASK_H
 #define HOST_VFIO_USER_VFIO_USER_MASK_H
 
