@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #include "link/dirty_log.h"
+#include "virtqueue/remote_queue.h"
 #include "virtqueue/ring.h"
 
 /* ---- taking ---- */
@@ -88,6 +89,7 @@ static int pop_remote(struct virtqueue *q, struct chain_slot *s, struct virtqueu
 		else
 			q->fetched_index++;
 	}
+	fetch_table_read(q);
 	return fetch_pop(q, c);
 }
 
@@ -104,6 +106,7 @@ static int pop_packed_remote(struct virtqueue *q, struct packed_place from,
 	while ((n = packed_ring_walk(q, &id)) > 0)
 		if (fetch_packed_chain(q, id, n))
 			return -EPROTO;
+	fetch_table_read(q);
 	return n < 0 ? n : fetch_pop(q, c);
 }
 

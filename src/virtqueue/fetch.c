@@ -24,6 +24,7 @@ static void free_remote_queue(struct remote_queue *r)
 	buffer_pool_free(r->pool);
 	fetch_split_close(&r->split);
 	fetch_packed_close(&r->packed);
+	fetch_table_close(&r->table);
 	free(r->packed_used);
 	free(r->sync_transfers);
 	free(r->fifo);
@@ -47,7 +48,8 @@ struct remote_queue *remote_queue_get(struct virtqueue *q)
 	r->elements = calloc(size, sizeof(*r->elements));
 	r->packed_used = calloc(size, sizeof(*r->packed_used));
 	if (!fetch_split_open(&r->split, size) && !fetch_packed_open(&r->packed, size) &&
-	    r->packed_used && r->pool && r->sync_transfers && r->fifo && r->elements)
+	    !fetch_table_open(&r->table, size) && r->packed_used && r->pool && r->sync_transfers &&
+	    r->fifo && r->elements)
 		return q->remote = r;
 	free_remote_queue(r);
 no_memory:
@@ -299,6 +301,7 @@ static void drop_chains(struct virtqueue *q)
 {
 	struct remote_queue *r = q->remote;
 
+	r->table.count = 0;
 	for (; r->fifo_count; r->fifo_count--) {
 		struct chain_slot *s = &q->slots[r->fifo[r->fifo_first++ & q->mask]];
 

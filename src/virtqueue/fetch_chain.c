@@ -1,8 +1,8 @@
 /* fetch_chain.c - remote memory: what the descriptors of one chain name, on its way to us.
  *
- * The indirect table, if any, then header and readable payload at once.  Chains arrive in any order
- * and are popped in the ring's.  A chain that finds no buffer free waits for one, and those behind
- * it too, for order's sake.
+ * The indirect table, if any (fetch_table.c), then header and readable payload at once.  Chains
+ * arrive in any order and are popped in the ring's.  A chain that finds no buffer free waits for
+ * one, and those behind it too, for order's sake.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -82,8 +82,7 @@ static int reserve_list(struct remote_chain *c, unsigned count)
 
 /* ---- transfers ---- */
 
-/* A stop waits for the last transfer, whosever it is. */
-static void tell_if_quiet(struct virtqueue *q)
+void fetch_tell_if_quiet(struct virtqueue *q)
 {
 	if (q->reason || !q->remote->transfers)
 		fetch_tell_owner(q);
@@ -106,7 +105,7 @@ static void chain_read_done(struct link_transfer *t)
 	remote_ended(q, q->slots[c->head].epoch, t, &c->pending);
 	if (!q->reason && !c->pending)
 		chain_is_ready(q, c);
-	tell_if_quiet(q);
+	fetch_tell_if_quiet(q);
 }
 
 static void chain_read(struct virtqueue *q, struct remote_chain *c, struct link_transfer *t,
@@ -217,11 +216,11 @@ void fetch_chain_retry(struct virtqueue *q, struct remote_chain *c)
 /* ---- indirect tables ---- */
 
 /* The entries take the place of the descriptor that names the table. */
-static void chain_table_walk(struct virtqueue *q, struct remote_chain *c)
+void fetch_chain_table(struct virtqueue *q, struct remote_chain *c, const struct vring_desc *table)
 {
 	const struct vring_desc d = c->list[c->count - 1];
 	const char *reason = "";
-	int n = descriptor_table_walk(q, c->table, d.len / sizeof(d), q->walk,
+	int n = descriptor_table_walk(q, table, d.len / sizeof(d), q->walk,
 				      q->segments_max - (c->count - 1), &reason);
 
 	if (n > 0 && reserve_list(c, c->count - 1 + n)) {
@@ -245,23 +244,17 @@ static void chain_table_done(struct link_transfer *t)
 
 	remote_ended(q, q->slots[c->head].epoch, t, &c->pending);
 	if (!q->reason)
-		chain_table_walk(q, c);
-	tell_if_quiet(q);
+		fetch_chain_table(q, c, c->table);
+	fetch_tell_if_quiet(q);
 }
 
-static void chain_read_table(struct virtqueue *q, struct remote_chain *c)
+void fetch_chain_read_table(struct virtqueue *q, struct remote_chain *c)
 {
 	const struct vring_desc *d = &c->list[c->count - 1];
 	struct link_transfer *t = &c->transfers[0];
-	const char *reason = "";
-	int entries = descriptor_table_entries(q, d, &reason);
 
-	if (entries > 0 && reserve_table(c, entries)) {
-		reason = "out of memory for a remote request";
-		entries = -ENOMEM;
-	}
-	if (entries < 0) {
-		virtqueue_break(q, reason);
+	if (reserve_table(c, d->len / sizeof(*d))) {
+		virtqueue_break(q, "out of memory for a remote request");
 		return;
 	}
 	*t = (struct link_transfer){ .iova = d->addr,
@@ -272,7 +265,17 @@ static void chain_read_table(struct virtqueue *q, struct remote_chain *c)
 				     .owner = c };
 	remote_read(q, q->slots[c->head].epoch, t, &c->pending);
 	if (!c->pending && !q->reason)
-		chain_table_walk(q, c);
+		fetch_chain_table(q, c, c->table);
+}
+
+static void want_table(struct virtqueue *q, struct remote_chain *c)
+{
+	const char *reason = "";
+
+	if (descriptor_table_entries(q, &c->list[c->count - 1], &reason) < 0)
+		virtqueue_break(q, reason);
+	else
+		fetch_table_want(q, c->head);
 }
 
 void fetch_chain_begin(struct virtqueue *q, unsigned id, unsigned count)
@@ -296,7 +299,7 @@ void fetch_chain_begin(struct virtqueue *q, unsigned id, unsigned count)
 	memcpy(c->list, q->walk, count * sizeof(*c->list));
 	c->count = count;
 	if (c->list[count - 1].flags & VRING_DESC_F_INDIRECT)
-		chain_read_table(q, c);
+		want_table(q, c);
 	else
 		chain_data(q, c);
 }

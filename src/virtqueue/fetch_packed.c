@@ -111,6 +111,7 @@ static unsigned take_known(struct virtqueue *q)
 		take_chain(q, at, count);
 		at += count;
 	}
+	fetch_table_read(q);
 	return at;
 }
 

@@ -249,6 +249,7 @@ static void begin_chains(struct virtqueue *q)
 		q->fetched_index = ++q->seen_index;
 		begin_chain(q, head);
 	}
+	fetch_table_read(q);
 }
 
 /* ---- steps ---- */

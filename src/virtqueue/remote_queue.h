@@ -3,6 +3,7 @@
  *
  *   fetch.c          memory, transfers, and chains in the order of the ring
  *   fetch_chain.c    one chain: indirect table, header, payload
+ *   fetch_table.c    the indirect tables of a batch of chains
  *   fetch_split.c    the split ring's available part
  *   fetch_packed.c   the packed ring's available descriptors
  *   deliver.c        payload, status and used elements back
@@ -13,6 +14,7 @@
 #include "virtqueue/shadow.h"
 
 struct buffer_pool;
+struct table_group;
 
 enum {
 	POOL_BYTES = 8 << 20,		/* payload on its way, per queue */
@@ -83,6 +85,12 @@ struct remote_queue {
 		unsigned guess;		/* descriptors that the next round may have */
 	} packed;
 
+	struct fetch_table {
+		uint16_t *heads;	/* owned, size_max: chains whose tables are to be read */
+		unsigned count;
+		struct table_group *unused;	/* owned */
+	} table;
+
 	uint16_t *fifo;			/* owned, size_max: heads in the order of the ring */
 	unsigned fifo_first, fifo_count;
 
@@ -125,12 +133,24 @@ void fetch_append(struct virtqueue *q, unsigned id);	/* this slot's chain is pop
 void fetch_sync_transfer(struct virtqueue *q, unsigned which, uint64_t iova, void *local,
 			 uint32_t length, bool write);
 
+/* A stop waits for the last transfer, whosever it is. */
+void fetch_tell_if_quiet(struct virtqueue *q);
+
 /* fetch_chain.c: starts the machine of the chain whose `count` descriptors, in order, lie in
- * q->walk. */
+ * q->walk.  Who starts a batch of them calls fetch_table_read() after the last. */
 void fetch_chain_begin(struct virtqueue *q, unsigned id, unsigned count);
+/* Its table, checked, in a transfer of its own; its table, raw, that has come otherwise. */
+void fetch_chain_read_table(struct virtqueue *q, struct remote_chain *c);
+void fetch_chain_table(struct virtqueue *q, struct remote_chain *c, const struct vring_desc *table);
 /* The chain got the buffer that it waited for, or waits on. */
 void fetch_chain_retry(struct virtqueue *q, struct remote_chain *c);
 void fetch_chain_free(struct remote_chain *c);		/* NULL is ignored */
+
+/* fetch_table.c: the chain's last descriptor names an indirect table, and was checked. */
+int fetch_table_open(struct fetch_table *f, size_t size);	/* 0 or -ENOMEM */
+void fetch_table_close(struct fetch_table *f);
+void fetch_table_want(struct virtqueue *q, unsigned head);
+void fetch_table_read(struct virtqueue *q);		/* all that were wanted */
 
 /* fetch_split.c: begins the look at the ring; goes on with the next step of it. */
 int fetch_split_open(struct fetch_split *f, size_t size);	/* 0 or -ENOMEM */

@@ -12,12 +12,17 @@ static void slot_open(struct guest_blk *b, struct guest_blk_slot *s, struct gues
 {
 	s->record_iova = guest_memory_allocate(m, sizeof(*s->record), 64);
 	s->record = guest_memory_at(m, s->record_iova);
-	s->indirect.table_iova = guest_memory_allocate(m, SEGMENTS_MAX * 16, 64);
-	s->indirect.table = guest_memory_at(m, s->indirect.table_iova);
 	s->buffer_iova = guest_memory_allocate(m, b->buffer_size, 4096);
 	s->buffer = guest_memory_at(m, s->buffer_iova);
 }
 
+static void table_open(struct guest_blk_slot *s, struct guest_memory *m, unsigned alignment)
+{
+	s->indirect.table_iova = guest_memory_allocate(m, SEGMENTS_MAX * 16, alignment);
+	s->indirect.table = guest_memory_at(m, s->indirect.table_iova);
+}
+
+/* A kernel's allocator puts objects of a size side by side. */
 void guest_blk_open(struct guest_blk *b, struct guest_queue *q, struct guest_memory *m,
 		    unsigned slots, uint32_t buffer_size, bool indirect)
 {
@@ -28,7 +33,15 @@ void guest_blk_open(struct guest_blk *b, struct guest_queue *q, struct guest_mem
 	if (!b->slots)
 		abort();
 	for (unsigned i = 0; i < slots; i++)
+		table_open(&b->slots[i], m, 64);
+	for (unsigned i = 0; i < slots; i++)
 		slot_open(b, &b->slots[i], m);
+}
+
+void guest_blk_scatter_tables(struct guest_blk *b, struct guest_memory *m)
+{
+	for (unsigned i = 0; i < b->slot_count; i++)
+		table_open(&b->slots[i], m, 4096);
 }
 
 void guest_blk_close(struct guest_blk *b)

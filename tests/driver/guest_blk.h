@@ -40,6 +40,8 @@ struct guest_blk {
 void guest_blk_open(struct guest_blk *b, struct guest_queue *q, struct guest_memory *m,
 		    unsigned slots, uint32_t buffer_size, bool indirect);
 void guest_blk_close(struct guest_blk *b);
+/* Puts each slot's indirect table on a page of its own. */
+void guest_blk_scatter_tables(struct guest_blk *b, struct guest_memory *m);
 
 /* Adds a request; nothing is published.  type: VIRTIO_BLK_T_IN, OUT, FLUSH or GET_ID with `length`
  * bytes of the slot's buffer.  False: no room in the ring. */
