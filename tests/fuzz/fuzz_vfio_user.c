@@ -1,0 +1,400 @@
+/* fuzz_vfio_user.c - a client of any kind at the socket of a whole PCI function: what it sends, and
+ * how it answers our DMA messages, costs the connection at most, and everything that came with it
+ * is given back.
+ *
+ * The input: a byte of options, a list of messages, and at its end what the client's memory holds,
+ * in which the rings lie.  A message: one byte for the number of descriptors that go with it, the
+ * command, its flags, the payload's length, then the payload.  A command of 0 starts the queues
+ * instead, one of 255 chooses how DMA messages are answered from now on. */
+#include <assert.h>
+#include <linux/pci_regs.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_pci.h>
+#include <linux/virtio_ring.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "device/blk.h"
+#include "fuzz.h"
+#include "host/host_transport.h"
+#include "host/vfio_user/vfio_user_message.h"
+#include "pci/pci_function.h"
+#include "reactor/reactor.h"
+#include "reactor/reactor_virtual.h"
+#include "storage/storage.h"
+#include "virtio/virtio_device.h"
+
+enum {
+	MESSAGES_MAX = 48,
+	STEPS = 300,
+	PREFIX = 4,
+	QUEUES = 2,
+	RING_SIZE = 16,
+	FILE_BYTES = 0x20000,
+	REMOTE_AT = 0x100000, /* the client's memory that it keeps to itself */
+	REMOTE_BYTES = 0x10000,
+	MEMORY_END = 4096, /* of the input: what lies at that memory's start */
+	WIRE_BYTES = 1 << 18,
+	VIRTIO_BAR = 4, /* where the function has the common structure, at 0 */
+};
+
+/* How the client answers a DMA message. */
+enum manner { RIGHT, ERROR, LYING_COUNT, SHORT, NEVER, TWICE, LATER, MANNERS };
+
+struct wire {
+	struct vfio_user_header header;
+	struct vfio_user_dma_access access;
+	uint8_t data[REMOTE_BYTES];
+};
+
+struct bed {
+	struct reactor_world *world;
+	struct reactor *reactor;
+	struct storage *storage;
+	struct blk *blk;
+	struct host_endpoint *endpoint;
+	int client, file;
+	uint16_t id;
+	enum manner manner;
+	uint8_t memory[REMOTE_BYTES];
+	uint8_t received[WIRE_BYTES];
+	size_t received_bytes;
+	struct wire later; /* an answer that goes out behind the next one */
+	bool has_later, closed;
+};
+
+static void steps(struct bed *b, unsigned n)
+{
+	while (n-- && reactor_world_step(b->world))
+		;
+}
+
+/* ---- the client's answers ---- */
+
+/* What does not fit into the socket is lost: so may a client do. */
+static void answer(struct bed *b, const struct wire *w)
+{
+	if (send(b->client, w, w->header.size, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		return;
+}
+
+static void do_access(struct bed *b, const struct wire *asked, struct wire *w)
+{
+	uint64_t at = asked->access.address - REMOTE_AT, n = asked->access.count;
+
+	if (asked->access.address < REMOTE_AT || at > REMOTE_BYTES || n > REMOTE_BYTES - at) {
+		w->header.flags |= VFIO_USER_FLAG_ERROR;
+		return;
+	}
+	if (asked->header.command == VFIO_USER_DMA_WRITE) {
+		memcpy(b->memory + at, asked->data, n);
+		return;
+	}
+	memcpy(w->data, b->memory + at, n);
+	w->header.size += n;
+}
+
+static void bend(struct bed *b, struct wire *w)
+{
+	switch (b->manner) {
+	case ERROR:
+		w->header.flags |= VFIO_USER_FLAG_ERROR;
+		w->header.error = 5;
+		break;
+	case LYING_COUNT:
+		w->access.count++;
+		break;
+	case SHORT:
+		w->header.size--;
+		break;
+	case TWICE:
+		answer(b, w);
+		break;
+	default:
+		break;
+	}
+}
+
+static void answer_dma(struct bed *b, const struct wire *asked)
+{
+	static struct wire w;
+
+	w.header = asked->header;
+	w.header.flags = VFIO_USER_FLAG_REPLY;
+	w.header.size = sizeof(w.header) + sizeof(w.access);
+	w.access = asked->access;
+	do_access(b, asked, &w);
+	bend(b, &w);
+	if (b->manner == NEVER)
+		return;
+	if (b->manner == LATER && !b->has_later) {
+		b->later = w;
+		b->has_later = true;
+		return;
+	}
+	answer(b, &w);
+	if (b->has_later)
+		answer(b, &b->later);
+	b->has_later = false;
+}
+
+/* Takes one message off what was received.  False: none is whole. */
+static bool take_message(struct bed *b)
+{
+	static struct wire w;
+	size_t size;
+
+	if (b->received_bytes < sizeof(w.header))
+		return false;
+	memcpy(&w.header, b->received, sizeof(w.header));
+	size = w.header.size;
+	assert(size >= sizeof(w.header) && size <= sizeof(w)); /* ours: it keeps to the limits */
+	if (size > b->received_bytes)
+		return false;
+	memcpy(&w, b->received, size);
+	b->received_bytes -= size;
+	memmove(b->received, b->received + size, b->received_bytes);
+	if (!(w.header.flags & VFIO_USER_FLAG_TYPE))
+		answer_dma(b, &w);
+	return true;
+}
+
+static void serve(struct bed *b)
+{
+	for (unsigned i = 0; i < 20; i++) {
+		ssize_t n;
+
+		steps(b, STEPS);
+		n = recv(b->client, b->received + b->received_bytes, WIRE_BYTES - b->received_bytes,
+			 MSG_DONTWAIT);
+		if (n <= 0)
+			return;
+		b->received_bytes += n;
+		while (take_message(b))
+			;
+	}
+}
+
+/* ---- the client's commands ---- */
+
+static void send_with(struct bed *b, const struct vfio_user_header *h, const void *payload,
+		      size_t n, unsigned fds)
+{
+	char control[CMSG_SPACE(VFIO_USER_FDS_MAX * sizeof(int))] = { 0 };
+	struct iovec iov[2] = { { (void *)h, sizeof(*h) }, { (void *)payload, n } };
+	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
+	struct cmsghdr *part = (struct cmsghdr *)(void *)control;
+
+	if (fds) {
+		m.msg_control = control;
+		m.msg_controllen = CMSG_SPACE(fds * sizeof(int));
+		*part = (struct cmsghdr){ .cmsg_len = CMSG_LEN(fds * sizeof(int)),
+					  .cmsg_level = SOL_SOCKET,
+					  .cmsg_type = SCM_RIGHTS };
+		for (unsigned i = 0; i < fds; i++)
+			memcpy(CMSG_DATA(part) + i * sizeof(int), &b->file, sizeof(int));
+	}
+	if (sendmsg(b->client, &m, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+		serve(b);
+}
+
+static void tell(struct bed *b, uint16_t command, const void *payload, size_t n, unsigned fds)
+{
+	const struct vfio_user_header h = { .id = b->id++,
+					    .command = command,
+					    .size = sizeof(h) + n };
+
+	send_with(b, &h, payload, n, fds);
+}
+
+static void set_register(struct bed *b, uint32_t region, uint64_t offset, uint64_t value,
+			 uint32_t bytes)
+{
+	struct {
+		struct vfio_user_region_access access;
+		uint64_t value;
+	} m = { { offset, region, bytes }, htole64(value) };
+
+	tell(b, VFIO_USER_REGION_WRITE, &m, sizeof(m.access) + bytes, 0);
+}
+
+static void start_queue(struct bed *b, unsigned index, unsigned common)
+{
+	uint64_t at = REMOTE_AT + index * 0x800;
+
+	set_register(b, common, VIRTIO_PCI_COMMON_Q_SELECT, index, 2);
+	set_register(b, common, VIRTIO_PCI_COMMON_Q_SIZE, RING_SIZE, 2);
+	set_register(b, common, VIRTIO_PCI_COMMON_Q_DESCLO, at, 4);
+	set_register(b, common, VIRTIO_PCI_COMMON_Q_AVAILLO, at + 0x400, 4);
+	set_register(b, common, VIRTIO_PCI_COMMON_Q_USEDLO, at + 0x600, 4);
+	set_register(b, common, VIRTIO_PCI_COMMON_Q_ENABLE, 1, 2);
+}
+
+/* What a driver does, with packed rings or not. */
+static void start_queues(struct bed *b, bool packed)
+{
+	const unsigned common = PCI_REGION_BAR0 + VIRTIO_BAR;
+	const uint8_t ready = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |
+			      VIRTIO_CONFIG_S_FEATURES_OK;
+
+	set_register(b, PCI_REGION_CONFIG, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
+	set_register(b, common, VIRTIO_PCI_COMMON_STATUS, 0, 1);
+	set_register(b, common, VIRTIO_PCI_COMMON_STATUS, 3, 1);
+	set_register(b, common, VIRTIO_PCI_COMMON_GFSELECT, 0, 4);
+	set_register(b, common, VIRTIO_PCI_COMMON_GF, 1u << VIRTIO_RING_F_INDIRECT_DESC, 4);
+	set_register(b, common, VIRTIO_PCI_COMMON_GFSELECT, 1, 4);
+	set_register(b, common, VIRTIO_PCI_COMMON_GF, 1 | packed << 2, 4);
+	set_register(b, common, VIRTIO_PCI_COMMON_STATUS, ready, 1);
+	for (unsigned i = 0; i < QUEUES; i++)
+		start_queue(b, i, common);
+	set_register(b, common, VIRTIO_PCI_COMMON_STATUS, ready | VIRTIO_CONFIG_S_DRIVER_OK, 1);
+}
+
+/* Bytes used of the input; 0: no more messages. */
+static size_t next_message(struct bed *b, const uint8_t *bytes, size_t n)
+{
+	struct vfio_user_header h;
+	size_t payload;
+
+	if (n < PREFIX)
+		return 0;
+	if (!bytes[1] || bytes[1] == 255) {
+		b->manner = bytes[1] ? bytes[2] % MANNERS : b->manner;
+		if (!bytes[1])
+			start_queues(b, bytes[2] & 1);
+		return PREFIX;
+	}
+	payload = minimum_u64(bytes[3], n - PREFIX);
+	h = (struct vfio_user_header){
+		.id = b->id++, .command = bytes[1], .flags = bytes[2], .size = sizeof(h) + payload
+	};
+	if (bytes[0] & 0x80) /* a length that lies */
+		h.size = bytes[0];
+	send_with(b, &h, bytes + PREFIX, payload, bytes[0] % (VFIO_USER_FDS_MAX + 1));
+	return PREFIX + payload;
+}
+
+/* ---- the bed ---- */
+
+static void open_device(struct bed *b)
+{
+	struct virtio_device_options o = { .name = "fuzz",
+					   .queues = QUEUES,
+					   .queue_size = RING_SIZE,
+					   .packed = true,
+					   .worker_count = 1 };
+	struct blk_options blk = { 0 };
+	struct error e;
+
+	b->world = reactor_world_create(1);
+	b->reactor = reactor_virtual_create(b->world, "fuzz");
+	reactor_world_enter(b->world, b->reactor);
+	b->storage = storage_open("fuzz", "memory:?size=64K", false, b->reactor, &e);
+	blk.storage = b->storage;
+	o.control = b->reactor;
+	o.workers = &b->reactor;
+	b->blk = blk_create(&blk, &o, &e);
+	if (!b->blk)
+		abort();
+}
+
+static int listen_somewhere(struct sockaddr_un *address, socklen_t *length)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	*length = sizeof(address->sun_family); /* the kernel chooses an abstract name */
+	if (fd < 0 || bind(fd, (struct sockaddr *)address, *length) || listen(fd, 1))
+		abort();
+	*length = sizeof(*address);
+	getsockname(fd, (struct sockaddr *)address, length);
+	return fd;
+}
+
+static void connect_device(struct bed *b)
+{
+	const struct pci_identity identity = { .card_serial = 1, .count = 1 };
+	struct host_address address = { .pci = &identity, .vectors = QUEUES + 1 };
+	struct sockaddr_un at;
+	socklen_t length;
+	struct error e;
+
+	address.fd = listen_somewhere(&at, &length);
+	b->endpoint = vfio_user_transport.open(&address, blk_device(b->blk), &e);
+	b->client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	b->file = memfd_create("fuzz", MFD_CLOEXEC);
+	if (!b->endpoint || b->client < 0 || connect(b->client, (struct sockaddr *)&at, length) ||
+	    ftruncate(b->file, FILE_BYTES))
+		abort();
+	steps(b, STEPS);
+}
+
+/* Otherwise hardly an input would get beyond the first message. */
+static void introduce(struct bed *b)
+{
+	static const char version[] = "\0\0\1\0{\"capabilities\":{\"max_msg_fds\":8,"
+				      "\"max_data_xfer_size\":1048576,"
+				      "\"write_multiple\":true}}";
+	const struct vfio_user_dma_map shared = { sizeof(shared), 3, 0, 0, FILE_BYTES };
+	const struct vfio_user_dma_map remote = { sizeof(remote), 3, 0, REMOTE_AT, REMOTE_BYTES };
+
+	tell(b, VFIO_USER_VERSION, version, sizeof(version), 0);
+	tell(b, VFIO_USER_DMA_MAP, &shared, sizeof(shared), 1);
+	tell(b, VFIO_USER_DMA_MAP, &remote, sizeof(remote), 0);
+}
+
+static void closed(void *arg)
+{
+	((struct bed *)arg)->closed = true;
+}
+
+static void close_all(struct bed *b)
+{
+	struct reactor_task done = { .fn = closed, .arg = b };
+
+	close(b->client);
+	vfio_user_transport.close(b->endpoint, &done);
+	for (unsigned i = 0; i < 100000 && !b->closed; i++)
+		reactor_world_step(b->world);
+	assert(b->closed);
+	steps(b, STEPS);
+	blk_free(b->blk);
+	storage_close(b->storage);
+	steps(b, STEPS);
+	reactor_free(b->reactor);
+	reactor_world_free(b->world);
+	close(b->file);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
+{
+	static struct bed b;
+	size_t used = 1, held = minimum_u64(n, MEMORY_END);
+
+	if (!n)
+		return 0;
+	b = (struct bed){ 0 };
+	memcpy(b.memory, bytes + n - held, held);
+	log_set_level(LOG_LEVEL_ERROR);
+	open_device(&b);
+	connect_device(&b);
+	if (!(bytes[0] & 1))
+		introduce(&b);
+	bytes++;
+	n--;
+	for (unsigned i = 0; i < MESSAGES_MAX && used; i++) {
+		used = next_message(&b, bytes, n);
+		bytes += used;
+		n -= used;
+	}
+	close_all(&b);
+	return 0;
+}
