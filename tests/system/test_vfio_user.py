@@ -214,3 +214,14 @@ def test_reboot_under_load(world):
     world.vm.reset()
     for name in FUNCTIONS:
         read_back(world, world.device(name)[0])
+
+
+def test_kexec_under_load(world):
+    """If this fails, a kernel that another one started without a reset of the machine has no disk."""
+    device, _ = world.device("split8")
+    world.vm.run(f"( {fio.verifying(device, 30)} ) >/run/load 2>&1 & sleep 2")
+    world.vm.run("kexec -l /boot/vmlinuz-* --initrd=$(echo /boot/initrd.img-*) --reuse-cmdline && "
+                 "( sleep 0.2; kexec -e ) >/dev/null 2>&1 &")
+    world.vm.wait_ready()
+    for name in FUNCTIONS:
+        read_back(world, world.device(name)[0])
