@@ -133,13 +133,15 @@ static void take_commands(void *arg)
 		adjust(ch);
 }
 
+/* A command may have been held because too many answers waited. */
 static void socket_is_ready(void *arg)
 {
 	struct vfio_user_channel *ch = arg;
+	bool was_blocked = ch->blocked;
 
-	if (ch->blocked)
+	if (was_blocked)
 		vfio_user_channel_flush(ch);
-	if (!ch->resting && !ch->held)
+	if (!ch->resting && (was_blocked || !ch->held))
 		take_commands(ch);
 }
 
