@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -61,7 +62,7 @@ struct bed {
 	struct storage *storage;
 	struct blk *blk;
 	struct host_endpoint *endpoint;
-	int client, file;
+	int client, file, event;
 	uint16_t id;
 	enum manner manner;
 	uint8_t memory[REMOTE_BYTES];
@@ -192,6 +193,7 @@ static void send_with(struct bed *b, const struct vfio_user_header *h, const voi
 	struct iovec iov[2] = { { (void *)h, sizeof(*h) }, { (void *)payload, n } };
 	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
 	struct cmsghdr *part = (struct cmsghdr *)(void *)control;
+	const int *fd = h->command == VFIO_USER_DEVICE_SET_IRQS ? &b->event : &b->file;
 
 	if (fds) {
 		m.msg_control = control;
@@ -200,7 +202,7 @@ static void send_with(struct bed *b, const struct vfio_user_header *h, const voi
 					  .cmsg_level = SOL_SOCKET,
 					  .cmsg_type = SCM_RIGHTS };
 		for (unsigned i = 0; i < fds; i++)
-			memcpy(CMSG_DATA(part) + i * sizeof(int), &b->file, sizeof(int));
+			memcpy(CMSG_DATA(part) + i * sizeof(int), fd, sizeof(int));
 	}
 	if (sendmsg(b->client, &m, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
 		serve(b);
@@ -331,6 +333,7 @@ static void connect_device(struct bed *b)
 	b->endpoint = vfio_user_transport.open(&address, blk_device(b->blk), &e);
 	b->client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	b->file = memfd_create("fuzz", MFD_CLOEXEC);
+	b->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!b->endpoint || b->client < 0 || connect(b->client, (struct sockaddr *)&at, length) ||
 	    ftruncate(b->file, FILE_BYTES))
 		abort();
@@ -372,6 +375,7 @@ static void close_all(struct bed *b)
 	reactor_free(b->reactor);
 	reactor_world_free(b->world);
 	close(b->file);
+	close(b->event);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)

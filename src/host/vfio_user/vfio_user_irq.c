@@ -42,8 +42,11 @@ int vfio_user_get_irq_info(struct vfio_user_connection *c, struct vfio_user_mess
 
 /* An eventfd for each, or all go nowhere. */
 static int connect(struct vfio_user_connection *c, const struct vfio_user_irq_set *set,
-		   struct vfio_user_message *m)
+		   struct vfio_user_message *m, struct error *e)
 {
+	for (unsigned i = 0; i < m->fd_count; i++)
+		if (vfio_user_check_eventfd(m->fds[i], e))
+			return e->code;
 	for (uint32_t i = 0; i < set->count; i++)
 		pci_irq_connect(c->function, set->index, set->start + i,
 				m->fd_count ? fd_take(&m->fds[i]) : -1);
@@ -99,5 +102,5 @@ int vfio_user_set_irqs(struct vfio_user_connection *c, struct vfio_user_message 
 		vfio_user_mask_forget(c, set->index);
 		pci_irq_disconnect(c->function, set->index);
 	}
-	return eventfd ? connect(c, set, m) : act(c, set);
+	return eventfd ? connect(c, set, m, e) : act(c, set);
 }

@@ -70,8 +70,9 @@ static struct vfio_user_mask **find(struct vfio_user_connection *c, enum pci_irq
 	return at;
 }
 
-/* A file that is always ready would keep us busy, and one that blocks would stop us. */
-static int check(int fd, struct error *e)
+/* A file that is always ready would keep us busy, and one that blocks would stop us: or, as a
+ * vector's, every queue of a worker. */
+int vfio_user_check_eventfd(int fd, struct error *e)
 {
 	struct stat st;
 
@@ -102,7 +103,7 @@ int vfio_user_mask_set(struct vfio_user_connection *c, enum pci_irq kind, unsign
 		       bool masks, int *fd, struct error *e)
 {
 	struct vfio_user_mask **old = find(c, kind, vector, masks), *m;
-	int err = *fd < 0 ? 0 : check(*fd, e);
+	int err = *fd < 0 ? 0 : vfio_user_check_eventfd(*fd, e);
 
 	if (err)
 		return err;

@@ -11,6 +11,10 @@
 struct error;
 struct vfio_user_connection;
 
+/* Whether a descriptor of the client's can be signalled and read without a wait: an eventfd, which
+ * is made non-blocking, here and in the client.  0, -EINVAL, or -errno. */
+int vfio_user_check_eventfd(int fd, struct error *e);
+
 /* From now on a signal on *fd (an eventfd, which moves: then *fd is -1) masks or unmasks the
  * vector.  It replaces the one set before; -1: none.  0 or -errno. */
 int vfio_user_mask_set(struct vfio_user_connection *c, enum pci_irq kind, unsigned vector,
