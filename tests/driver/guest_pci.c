@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,7 +32,6 @@ enum {
 };
 
 #define BIT(n)              (UINT64_C(1) << (n))
-#define FEATURE_NOTIFY_DATA 38 /* VIRTIO_F_NOTIFICATION_DATA */
 #define FEATURE_CONFIG_DATA 39 /* VIRTIO_F_NOTIF_CONFIG_DATA */
 #define FEATURE_RING_RESET  40 /* VIRTIO_F_RING_RESET */
 #define BARS_BEGIN          UINT64_C(0xe0000000)
@@ -365,6 +365,9 @@ void guest_pci_close(struct guest_pci *p)
 		fd_close(&p->irq[i]);
 	for (unsigned i = 0; i < GUEST_PCI_QUEUES; i++)
 		fd_close(&p->queues[i].kick);
+	if (p->notify_page)
+		munmap(p->notify_page, p->notify_page_bytes);
+	p->notify_page = NULL;
 }
 
 int guest_pci_probe(struct guest_pci *p, struct error *e)
@@ -767,28 +770,4 @@ int guest_pci_read_config(struct guest_pci *p, uint32_t offset, void *to, unsign
 			return err;
 	}
 	return error_set(e, -EPROTO, "the configuration never rests");
-}
-
-/* ---- notifications ---- */
-
-/* virtio 1.3, 4.1.5.2: with NOTIFICATION_DATA 32 bits, of which the upper half says how far the
- * driver is; a device must cope with 0 there, since it looks at the ring. */
-int guest_pci_notify_register(struct guest_pci *p, unsigned index, struct error *e)
-{
-	const struct guest_pci_queue *q = &p->queues[index];
-	uint32_t value = htole32(q->notify_data);
-
-	return vfio_user_client_write_posted(p->client, p->notify.bar, q->notify_offset, &value,
-					     p->features & BIT(FEATURE_NOTIFY_DATA) ? 4 : 2, e);
-}
-
-void guest_pci_notify(struct guest_pci *p, unsigned index)
-{
-	struct error ignored;
-	uint64_t one = 1;
-
-	if (p->queues[index].kick < 0)
-		guest_pci_notify_register(p, index, &ignored); /* a lost connection shows later */
-	else if (write(p->queues[index].kick, &one, sizeof(one)) < 0)
-		return; /* a full counter is a notification too */
 }

@@ -30,6 +30,8 @@ struct guest_pci_queue {
 	bool enabled;
 };
 
+enum { FEATURE_NOTIFY_DATA = 38 };	/* VIRTIO_F_NOTIFICATION_DATA */
+
 struct guest_pci {
 	struct vfio_user_client *client;	/* borrowed */
 	uint16_t vendor, device;
@@ -41,6 +43,8 @@ struct guest_pci {
 	uint16_t power, express, msix, advanced_errors, serial_number, vendor_specific;
 	struct guest_pci_part common, notify, isr, config, access;
 	uint32_t notify_multiplier;
+	void *notify_page;		/* owned mapping of a part of the notify BAR; NULL: none */
+	uint64_t notify_page_offset, notify_page_bytes;
 	unsigned vectors;		/* in the MSI-X table */
 	struct guest_pci_part table, pending;
 	int irq[GUEST_PCI_VECTORS];	/* owned eventfds, by vector; -1: none */
@@ -91,7 +95,11 @@ int guest_pci_queue_size(struct guest_pci *p, unsigned index, uint16_t *size, st
 int guest_pci_read_config(struct guest_pci *p, uint32_t offset, void *to, unsigned n,
 			  struct error *e);
 
-/* By eventfd if the device gave one, else by a write that is not waited for. */
+/* Maps what the device lets a client map of its notifications, as a VMM does: from now on a
+ * notification is a store.  -ENOENT: nothing. */
+int guest_pci_map_notifications(struct guest_pci *p, struct error *e);
+/* By the mapping, else by eventfd if the device gave one, else by a write that is not waited
+ * for. */
 void guest_pci_notify(struct guest_pci *p, unsigned index);
 /* Always by the register. */
 int guest_pci_notify_register(struct guest_pci *p, unsigned index, struct error *e);

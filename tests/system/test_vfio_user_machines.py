@@ -37,6 +37,24 @@ def test_boot_by_firmware(directory, guest, firmware, memory):
             vm.power_off()
 
 
+def test_doorbell_page(directory, guest):
+    """If this fails, notifications that a guest stores into a mapped page are not seen."""
+    image = directory / "disk.img"
+    with open(image, "wb") as file:
+        file.truncate(fio.DISK_MEGABYTES << 20)
+    with Outboard(directory, f"file:{image}", "--doorbell-page", "--stats",
+                  transport="vfio-user") as outboard, \
+            VirtualMachine(directory, guest, qemu=vfio_user_qemu(), cpus=2,
+                           disks=[PciDisk(outboard.socket, name="disk")]) as vm:
+        vm.wait_ready()
+        commands = outboard.counters()["vfio_user", "vda"]["commands"]
+        vm.run(fio.verifying("/dev/vdb", 4), timeout=120)
+        counters = outboard.counters()
+        assert counters["device", "vda"]["requests"] > 100
+        assert counters["vfio_user", "vda"]["commands"] == commands  # no message per notification
+        vm.run("sync")
+
+
 class Machine:
     """A VM with a card of its own, of several functions; all cards are served by one process."""
 

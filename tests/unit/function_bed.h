@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 #include <linux/virtio_config.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,7 +95,7 @@ static void bed_closed(void *arg)
 }
 
 static inline void bed_open_function(struct bed *b, unsigned index, unsigned queues,
-				     const char *disk)
+				     const char *disk, bool doorbell_page)
 {
 	struct bed_function *f = &b->functions[index];
 	const struct pci_identity identity = { .card_serial = 0x0242ac1100020001,
@@ -109,7 +110,11 @@ static inline void bed_open_function(struct bed *b, unsigned index, unsigned que
 					   .workers = b->reactors,
 					   .worker_count = WORKERS };
 	struct host_address address = {
-		.path = f->path, .fd = -1, .pci = &identity, .vectors = queues + 1
+		.path = f->path,
+		.fd = -1,
+		.pci = &identity,
+		.doorbell_page = doorbell_page,
+		.vectors = queues + 1,
 	};
 	struct blk_options o = { 0 };
 	struct error e = { 0 };
@@ -127,7 +132,8 @@ static inline void bed_open_function(struct bed *b, unsigned index, unsigned que
 	f->closed = (struct reactor_task){ .fn = bed_closed, .arg = b };
 }
 
-static inline void bed_open(struct bed *b, unsigned functions, unsigned queues, const char *disk)
+static inline void bed_open(struct bed *b, unsigned functions, unsigned queues, const char *disk,
+			    bool doorbell_page)
 {
 	const struct reactor_options control = { .name = "control" };
 	const struct reactor_options worker = { .name = "worker", .poll_ns_max = 20000 };
@@ -141,7 +147,7 @@ static inline void bed_open(struct bed *b, unsigned functions, unsigned queues, 
 		b->reactors[i] = reactor_thread_reactor(b->workers[i]);
 	}
 	for (unsigned i = 0; i < functions; i++)
-		bed_open_function(b, i, queues, disk);
+		bed_open_function(b, i, queues, disk, doorbell_page);
 	assert_int_equal(pthread_create(&b->thread, NULL, bed_run, b), 0);
 }
 
@@ -167,6 +173,7 @@ struct manner {
 	bool twin;      /* a second socket for its messages */
 	bool like_qemu; /* layout of messages, and deaf while it waits */
 	bool indirect;
+	bool doorbell_page; /* notifications are stores into mapped memory */
 	uint64_t features; /* beside VERSION_1 and what is always wanted */
 };
 
@@ -296,6 +303,10 @@ static inline void function_connect(struct function *f)
 	must(vfio_user_client_map(&f->client, f->memory, f->manner->shared, &e), &e);
 	must(guest_pci_probe(&f->pci, &e), &e);
 	must(guest_pci_enable_vectors(&f->pci, &e), &e);
+	if (f->manner->doorbell_page)
+		must(guest_pci_map_notifications(&f->pci, &e), &e);
+	else
+		assert_int_equal(guest_pci_map_notifications(&f->pci, &e), -ENOENT);
 }
 
 static inline void function_start(struct function *f)

@@ -12,10 +12,12 @@
 #include <linux/virtio_ring.h>
 #include <sys/eventfd.h>
 
-#define EVENT_IDX  (1ull << VIRTIO_RING_F_EVENT_IDX)
-#define RING_RESET (1ull << 40)
-#define PACKED     (1ull << 34)
-#define IN_ORDER   (1ull << 35)
+#define EVENT_IDX   (1ull << VIRTIO_RING_F_EVENT_IDX)
+#define RING_RESET  (1ull << 40)
+#define PACKED      (1ull << 34)
+#define IN_ORDER    (1ull << 35)
+#define NOTIFY_DATA (1ull << 38)
+#define CONFIG_DATA (1ull << 39)
 
 static const struct manner manners[] = {
 	{ .name = "shared", .shared = true, .features = EVENT_IDX | RING_RESET },
@@ -24,7 +26,7 @@ static const struct manner manners[] = {
 	  .like_qemu = true,
 	  .indirect = true,
 	  .features = RING_RESET },
-	{ .name = "messages", .features = EVENT_IDX | RING_RESET },
+	{ .name = "messages", .features = EVENT_IDX | RING_RESET | NOTIFY_DATA },
 	{ .name = "messages, twin, indirect",
 	  .twin = true,
 	  .indirect = true,
@@ -35,7 +37,16 @@ static const struct manner manners[] = {
 	  .indirect = true,
 	  .features = EVENT_IDX | RING_RESET | PACKED | IN_ORDER },
 	{ .name = "messages, packed", .features = RING_RESET | PACKED },
-	{ .name = "shared, in order", .shared = true, .features = RING_RESET | IN_ORDER },
+	{ .name = "shared, in order",
+	  .shared = true,
+	  .features = RING_RESET | IN_ORDER | CONFIG_DATA },
+	{ .name = "shared, doorbell page",
+	  .shared = true,
+	  .doorbell_page = true,
+	  .features = EVENT_IDX | RING_RESET },
+	{ .name = "messages, doorbell page, packed",
+	  .doorbell_page = true,
+	  .features = RING_RESET | PACKED | NOTIFY_DATA | CONFIG_DATA },
 };
 
 static unsigned seed;
@@ -51,7 +62,7 @@ static struct function *alone_open(struct alone *a, const struct manner *m, unsi
 				   const char *disk)
 {
 	print_message("%s\n", m->name);
-	bed_open(&a->bed, 1, queues, disk);
+	bed_open(&a->bed, 1, queues, disk, m->doorbell_page);
 	guest_memory_open(&a->memory, 0x100000, function_memory_bytes(queues) + (1 << 20));
 	function_open(&a->function, a->bed.functions[0].path, m, &a->memory, queues, seed);
 	function_start(&a->function);
@@ -451,7 +462,7 @@ static void run_machines(unsigned functions, unsigned queues, const struct manne
 	static struct bed bed;
 
 	print_message("%s beside %s\n", first->name, second->name);
-	bed_open(&bed, 2 * functions, queues, "memory:?size=16M");
+	bed_open(&bed, 2 * functions, queues, "memory:?size=16M", false);
 	machine_open(&machines[0], &bed, 0, functions, queues, first);
 	machine_open(&machines[1], &bed, functions, functions, queues, second);
 	for (unsigned i = 0; i < 2; i++)

@@ -92,10 +92,11 @@ int vfio_user_get_region_info(struct vfio_user_connection *c, struct vfio_user_m
 	info.flags |= VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS;
 	info.offset = area.fd_offset - area.offset;
 	info.argsz += parts[1].iov_len;
-	/* What is too long for the client is left out: argsz tells it how much there is. */
-	if (asked->argsz >= info.argsz)
-		info.cap_offset = sizeof(info);
-	vfio_user_connection_reply(c, &m->header, parts, info.cap_offset ? 2 : 1, &area.fd, 1);
+	/* What is too long for the client is left out: argsz tells it how much there is.  It is
+	 * told the place all the same, without which QEMU 11.1 takes the flag as wrong. */
+	info.cap_offset = sizeof(info);
+	vfio_user_connection_reply(c, &m->header, parts, asked->argsz >= info.argsz ? 2 : 1,
+				   &area.fd, 1);
 	return VFIO_USER_REPLIED;
 }
 
