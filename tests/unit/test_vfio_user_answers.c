@@ -39,13 +39,39 @@ struct client {
 	unsigned waiting_count;
 	enum manner manner;
 	uint16_t requests;
+	int twin;          /* where DMA messages come and go; -1: on the one socket that there is */
+	uint32_t most;     /* bytes in one message */
+	bool like_qemu;    /* a count has four bytes, data follows, then four of nothing */
+	unsigned messages; /* with data */
 };
 
 /* ---- answers ---- */
 
 static void send_wire(struct client *c, const struct wire *w)
 {
-	put_bytes(&c->stage, w, w->header.size, NULL, 0);
+	if (c->twin < 0)
+		put_bytes(&c->stage, w, w->header.size, NULL, 0);
+	else
+		assert_int_equal(send(c->twin, w, w->header.size, MSG_NOSIGNAL), w->header.size);
+}
+
+/* QEMU answers a write by a bare header. */
+static void do_access_like_qemu(struct client *c, struct wire *w)
+{
+	uint8_t *data = (uint8_t *)w + sizeof(w->header) + 12;
+	uint64_t at = w->access.address - MEMORY_AT;
+	uint32_t n = (uint32_t)w->access.count;
+
+	assert_true(w->access.address >= MEMORY_AT && range_fits(at, n, MEMORY_BYTES));
+	assert_in_range(n, 0, c->most);
+	w->header.flags = VFIO_USER_FLAG_REPLY;
+	if (w->header.command == VFIO_USER_DMA_WRITE) {
+		memcpy(c->memory + at, data, n);
+		w->header.size = sizeof(w->header);
+	} else {
+		memcpy(data, c->memory + at, n);
+		w->header.size += n;
+	}
 }
 
 static void do_access(struct client *c, struct wire *w)
@@ -53,6 +79,7 @@ static void do_access(struct client *c, struct wire *w)
 	uint64_t at = w->access.address - MEMORY_AT, n = w->access.count;
 
 	assert_true(w->access.address >= MEMORY_AT && range_fits(at, n, MEMORY_BYTES));
+	assert_in_range(n, 0, c->most);
 	w->header.flags = VFIO_USER_FLAG_REPLY;
 	if (w->header.command == VFIO_USER_DMA_WRITE) {
 		memcpy(c->memory + at, w->data, n);
@@ -78,7 +105,11 @@ static void bend(struct client *c, struct wire *w)
 
 static void answer_one(struct client *c, struct wire *w)
 {
-	do_access(c, w);
+	c->messages++;
+	if (c->like_qemu)
+		do_access_like_qemu(c, w);
+	else
+		do_access(c, w);
 	bend(c, w);
 	if (c->manner == REVERSED && c->waiting_count < WAITING) {
 		c->waiting[c->waiting_count++] = *w;
@@ -96,19 +127,20 @@ static void answer_reversed(struct client *c)
 }
 
 /* Takes one of the server's messages.  False: there is none, or it was a reply to ours. */
-static bool take(struct client *c)
+static bool take(struct client *c, int fd)
 {
 	struct wire w;
 
-	if (recv(c->stage.client, &w.header, sizeof(w.header), MSG_DONTWAIT) != sizeof(w.header))
+	if (recv(fd, &w.header, sizeof(w.header), MSG_DONTWAIT) != sizeof(w.header))
 		return false;
 	assert_in_range(w.header.size, sizeof(w.header), sizeof(w));
 	if (w.header.size > sizeof(w.header))
-		assert_int_equal(recv(c->stage.client, &w.access, w.header.size - sizeof(w.header),
-				      MSG_DONTWAIT),
-				 w.header.size - sizeof(w.header));
+		assert_int_equal(
+			recv(fd, &w.access, w.header.size - sizeof(w.header), MSG_DONTWAIT),
+			w.header.size - sizeof(w.header));
 	if (w.header.flags & VFIO_USER_FLAG_TYPE)
 		return true;
+	assert_true(c->twin < 0 || fd == c->twin);
 	if (c->manner != NEVER)
 		answer_one(c, &w);
 	return true;
@@ -120,7 +152,7 @@ static void serve(struct client *c)
 		bool some = false;
 
 		steps(&c->stage);
-		while (take(c))
+		while (take(c, c->stage.client) || (c->twin >= 0 && take(c, c->twin)))
 			some = true;
 		answer_reversed(c);
 		if (!some)
@@ -205,15 +237,22 @@ static void map_memory(struct client *c)
 	assert_int_equal(ask(&c->stage, VFIO_USER_DMA_MAP, &map, sizeof(map), 0), 0);
 }
 
-static void client_open(struct client *c)
+static void client_begin(struct client *c)
 {
-	memset(c, 0, sizeof(*c));
-	stage_open(&c->stage);
-	negotiate(&c->stage);
 	map_memory(c);
 	start(c);
 	request(c);
 	assert_true(is_served(c));
+}
+
+static void client_open(struct client *c)
+{
+	memset(c, 0, sizeof(*c));
+	c->twin = -1;
+	c->most = VFIO_USER_TRANSFER_MAX;
+	stage_open(&c->stage);
+	negotiate(&c->stage);
+	client_begin(c);
 }
 
 /* Resets the device, which must not wait for an answer that never comes. */
@@ -225,6 +264,54 @@ static void start_again(struct client *c)
 	request(c);
 	assert_true(is_served(c));
 }
+
+/* ---- clients that do as they should ---- */
+
+#define SMALL "\"max_data_xfer_size\":64"
+#define TWIN  "\"twin_socket\":{\"supported\":true}"
+
+static const struct kind {
+	const char *text;
+	bool twin, like_qemu;
+	uint32_t most;
+} kinds[] = {
+	{ "{\"capabilities\":{" SMALL "}}", false, false, 64 },
+	{ "{\"capabilities\":{" TWIN "}}", true, false, 1 << 20 },
+	{ "{\"capabilities\":{" SMALL "," TWIN "}}", true, false, 64 },
+	{ "{\"capabilities\":{\"max_msg_fds\":8}}", false, true, 1 << 20 },
+	{ "{\"capabilities\":{" SMALL "}}", false, true, 64 },
+	{ "{\"capabilities\":{" SMALL "," TWIN "}}", true, true, 64 },
+};
+
+static void clients_of_every_kind(void **state)
+{
+	static struct client c;
+
+	for (unsigned i = 0; i < ARRAY_LENGTH(kinds); i++) {
+		const struct kind *k = &kinds[i];
+
+		memset(&c, 0, sizeof(c));
+		stage_open(&c.stage);
+		c.most = k->most;
+		c.like_qemu = k->like_qemu;
+		c.twin = k->twin ? negotiate_twin(&c.stage, k->text, strlen(k->text) + 1) : -1;
+		if (!k->twin)
+			assert_int_equal(negotiate_with(&c.stage, k->text, strlen(k->text) + 1), 0);
+		client_begin(&c);
+		assert_true(c.messages > DATA_BYTES / c.most);
+		c.manner = REVERSED;
+		for (unsigned j = 0; j < 20; j++) {
+			request(&c);
+			assert_true(is_served(&c));
+		}
+		start_again(&c);
+		stage_close(&c.stage);
+		if (k->twin)
+			close(c.twin);
+	}
+}
+
+/* ---- and others ---- */
 
 static void answers_in_reverse(void **state)
 {
@@ -305,6 +392,7 @@ static void silence(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(clients_of_every_kind),
 		cmocka_unit_test(answers_in_reverse),
 		cmocka_unit_test(errors_break_the_queue),
 		cmocka_unit_test(lies_cost_the_connection),

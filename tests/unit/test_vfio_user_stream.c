@@ -336,21 +336,8 @@ static void doorbells_for_clients_of_few_descriptors(void **state)
 static int open_twin(struct stage *s)
 {
 	static const char text[] = "{\"capabilities\":{\"twin_socket\":{\"supported\":true}}}";
-	char version[256] = { 0, 0, 1, 0 };
-	uint8_t bytes[512];
-	size_t n;
-	int twin;
+	int twin = negotiate_twin(s, text, sizeof(text));
 
-	memcpy(version + 4, text, sizeof(text));
-	n = append(bytes, VFIO_USER_VERSION, 0, version, 4 + sizeof(text));
-	assert_true(put_bytes(s, bytes, n, NULL, 0));
-	received.n = received.fd_count = 0;
-	for (unsigned i = 0; i < TURNS && !received.n; i++) {
-		reactor_world_step(s->world);
-		assert_true(take_some(s, &received));
-	}
-	assert_int_equal(received.fd_count, 1);
-	twin = received.fds[0];
 	works(s);
 	return twin;
 }

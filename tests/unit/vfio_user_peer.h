@@ -152,6 +152,27 @@ static inline void negotiate(struct stage *s)
 	assert_int_equal(negotiate_with(s, data, sizeof(data)), 0);
 }
 
+/* The client's end of the second socket, from the answer to a proposal that has one in it. */
+static inline int negotiate_twin(struct stage *s, const char *data, size_t n)
+{
+	char control[CMSG_SPACE(sizeof(int))] = { 0 }, reply[512];
+	struct iovec iov = { reply, sizeof(reply) };
+	struct msghdr m = { .msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = control,
+			    .msg_controllen = sizeof(control) };
+	const struct vfio_user_header h = { ID, VFIO_USER_VERSION, sizeof(h) + 4 + n, 0, 0 };
+	char version[256] = { 0, 0, 1, 0 };
+	int twin;
+
+	memcpy(version + 4, data, n);
+	send_message(s, &h, version, 4 + n, NULL, 0);
+	assert_true(recvmsg(s->client, &m, MSG_DONTWAIT) > 0);
+	assert_non_null(CMSG_FIRSTHDR(&m));
+	memcpy(&twin, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(twin));
+	return twin;
+}
+
 /* The function lives, and this connection is served. */
 static inline void works(struct stage *s)
 {
