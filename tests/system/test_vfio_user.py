@@ -5,14 +5,17 @@ Those with MSI-X stay plugged in: QEMU 11.1 aborts (memory_region_del_subregion)
 device is unplugged, whoever serves it.
 """
 import hashlib
+import os
 import re
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from bed import Guest, Outboard, PciDisk, VirtualMachine, fio, vfio_user_qemu
+from bed import (Guest, Outboard, PciDisk, VirtualMachine, fio, vfio_user_qemu,
+                 wait_until)
 from conftest import TROUBLE
 
 pytestmark = pytest.mark.vm
@@ -190,6 +193,20 @@ def test_driver_lets_go_and_comes_back(world, name):
             exit 1""")
         device, _ = world.device(name)
         read_back(world, device)
+
+
+@pytest.mark.parametrize("name", ["split1", "packed8"])
+def test_resize_reaches_the_guest(world, name):
+    """If this fails, a change of the device's configuration does not interrupt the guest."""
+    device, _ = world.device(name)
+    image = world.directory / f"{name}.img"
+    size = image.stat().st_size + (16 << 20)
+    os.truncate(image, size)
+    world.outboard.signal(signal.SIGHUP)
+    wait_until(lambda: int(world.vm.run(f"blockdev --getsize64 {device}")) == size, 20,
+               "the new size in the guest")
+    world.vm.run(f"dd if=/dev/urandom of={device} bs=1M seek={(size >> 20) - 1} count=1 "
+                 "oflag=direct status=none")
 
 
 def test_lspci_has_nothing_to_say(world):
