@@ -331,6 +331,52 @@ static void doorbells_for_clients_of_few_descriptors(void **state)
 	}
 }
 
+/* The description of the region with the doorbells, in an answer of `size` bytes. */
+static struct vfio_user_region_info region_info(struct stage *s, uint32_t argsz, size_t size)
+{
+	struct vfio_user_region_info info = { .argsz = argsz, .index = PCI_REGION_BAR4 };
+	uint8_t bytes[64];
+	size_t n = append(bytes, VFIO_USER_DEVICE_GET_REGION_INFO, 0, &info, sizeof(info));
+
+	assert_true(put_bytes(s, bytes, n, NULL, 0));
+	receive(s, &received, 16 + size);
+	memcpy(&info, received.bytes + 16, sizeof(info));
+	for (unsigned i = 0; i < received.fd_count; i++)
+		close(received.fds[i]);
+	return info;
+}
+
+/* "The full payload is not included in the reply, but argsz indicates the needed size." */
+static void areas_for_clients_of_little_room(void **state)
+{
+	const uint32_t mappable = VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS;
+	struct vfio_region_info_cap_sparse_mmap cap;
+	struct vfio_user_region_info info;
+	const uint32_t needed = sizeof(info) + sizeof(cap) + sizeof(cap.areas[0]);
+	struct stage s;
+
+	stage_open_with(&s, true);
+	negotiate(&s);
+	for (uint32_t argsz = sizeof(info); argsz <= needed + 1; argsz++) {
+		info = region_info(&s, argsz, argsz < needed ? sizeof(info) : needed);
+		assert_int_equal(info.argsz, needed);
+		assert_int_equal(info.flags & mappable, mappable);
+		assert_int_equal(info.cap_offset, sizeof(info));
+		assert_int_equal(received.fd_count, 1);
+	}
+	memcpy(&cap, received.bytes + 16 + info.cap_offset, sizeof(cap));
+	assert_int_equal(cap.header.id, VFIO_REGION_INFO_CAP_SPARSE_MMAP);
+	assert_int_equal(cap.header.next, 0);
+	assert_int_equal(cap.nr_areas, 1);
+	close(s.client);
+	peer_connect(&s);
+	negotiate_text(&s, "{\"capabilities\":{\"max_msg_fds\":0}}");
+	info = region_info(&s, 4096, sizeof(info)); /* without a descriptor nothing is mapped */
+	assert_int_equal(info.flags & mappable, 0);
+	assert_int_equal(received.fd_count, 0);
+	stage_close(&s);
+}
+
 /* ---- the second socket ---- */
 
 static int open_twin(struct stage *s)
@@ -403,6 +449,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(clients_trigger_interrupts),
 		cmocka_unit_test(accesses_of_any_size),
 		cmocka_unit_test(doorbells_for_clients_of_few_descriptors),
+		cmocka_unit_test(areas_for_clients_of_little_room),
 		cmocka_unit_test(the_second_socket_is_for_answers),
 		cmocka_unit_test(the_second_socket_is_lost),
 	};

@@ -195,10 +195,12 @@ static inline void is_gone_and_comes_back(struct stage *s)
 
 /* ---- the stage ---- */
 
-static inline void stage_open(struct stage *s)
+static inline void stage_open_with(struct stage *s, bool doorbell_page)
 {
 	const struct pci_identity identity = { .card_serial = 1, .count = 1 };
-	struct host_address address = { .pci = &identity, .vectors = QUEUES + 1 };
+	struct host_address address = { .pci = &identity,
+					.vectors = QUEUES + 1,
+					.doorbell_page = doorbell_page };
 	struct virtio_device_options o = {
 		.name = "vda", .queues = QUEUES, .queue_size = 16, .worker_count = 1
 	};
@@ -225,6 +227,11 @@ static inline void stage_open(struct stage *s)
 	s->file = memfd_create("protocol", MFD_CLOEXEC);
 	assert_int_equal(ftruncate(s->file, FILE_BYTES), 0);
 	peer_connect(s);
+}
+
+static inline void stage_open(struct stage *s)
+{
+	stage_open_with(s, false);
 }
 
 static inline void stage_closed(void *arg)
