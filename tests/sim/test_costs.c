@@ -204,10 +204,12 @@ static void bed_open(struct bed *b, bool simulated)
 	guest_queue_open(&b->queue, &b->memory, QUEUE_SIZE, true);
 	guest_blk_open(&b->driver, &b->queue, &b->memory, DEPTH, BLOCK, false);
 	guest_queue_mute(&b->queue);
-	virtio_device_accept(blk_device(b->blk),
-			     1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX |
-				     1ull << VIRTIO_BLK_F_FLUSH,
-			     &e);
+	if (virtio_device_accept(blk_device(b->blk),
+				 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX,
+				 &e)) {
+		fprintf(stderr, "%s\n", e.text);
+		exit(1);
+	}
 	share_memory(b, &done);
 	start_queue(b, &done);
 	for (unsigned i = 0; i < DEPTH; i++)
