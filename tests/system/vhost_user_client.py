@@ -182,7 +182,8 @@ class FrontEnd:
             struct.pack_into("=QIHH", self.ram, i * 16, GUEST + at, length, flags, i + 1)
         struct.pack_into("=H", self.ram, 0x1004 + 2 * (self.available % SIZE), 0)
         self.available = (self.available + 1) & 0xFFFF
-        struct.pack_into("=H", self.ram, 0x1002, self.available)
+        # Not pack_into, which clears the bytes before it stores them: the index would run back.
+        self.ram[0x1002:0x1004] = struct.pack("=H", self.available)
         os.eventfd_write(self.kick, 1)
 
     def used(self):

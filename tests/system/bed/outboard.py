@@ -9,12 +9,20 @@ from .process import Process, wait_until
 SOURCE = pathlib.Path(__file__).resolve().parents[3]
 
 
+ACCEPTS = 1 << 16                       # __SO_ACCEPTCON, in the flags of /proc/net/unix
 OPTION_OF = {"vhost-user": "--socket-path", "vfio-user": "--vfio-user"}
 
 
 def program():
     """Another build than ./build is tested by naming its program in OUTBOARD_PROGRAM."""
     return os.environ.get("OUTBOARD_PROGRAM", str(SOURCE / "build" / "src" / "outboard"))
+
+
+def listening_sockets():
+    """The paths of Unix sockets that can be connected to: one that is bound does not listen yet."""
+    lines = pathlib.Path("/proc/net/unix").read_text(encoding="utf-8").splitlines()[1:]
+    return {line.split()[7] for line in lines
+            if int(line.split()[3], 16) & ACCEPTS and len(line.split()) == 8}
 
 
 def parse_counters(text):
@@ -59,7 +67,7 @@ class Outboard(Process):
 
     def _listens(self):
         self.check_running()
-        return all(os.path.exists(socket) for socket in self.sockets)
+        return set(self.sockets) <= listening_sockets()
 
     def restart(self):
         """kill -9 and start: what a crash looks like from outside."""
