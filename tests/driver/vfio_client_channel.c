@@ -75,6 +75,8 @@ static int send_message(int fd, const struct vfio_client_message *m)
 	n = sendmsg(fd, &h, MSG_NOSIGNAL);
 	if (n < (ssize_t)sizeof(m->header))
 		return n < 0 ? -errno : -EIO;
+	if (n == m->header.size)
+		return 0;
 	return send_all(fd, (char *)m->payload + (n - sizeof(m->header)), m->header.size - n);
 }
 

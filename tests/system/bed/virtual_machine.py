@@ -140,6 +140,7 @@ class VirtualMachine(Process):
         self.qmp = None
         self.agent = None
         self.ports = {}
+        self.plugged = 0
         super().__init__([qemu, *self._memory(shared),
                           *self._boot_arguments(boots_by, quick, kernel_options),
                           *self._arguments(cpus, console),
@@ -233,8 +234,11 @@ class VirtualMachine(Process):
     def attach(self, disk):
         """Plugs the disk in; returns the guest's name for it ("vdb")."""
         before = self.disks()
-        port = next(port for port in (f"port{number}" for number in range(HOT_PLUG_PORTS))
+        # Not the one just left: the guest may still be busy with what happened there.
+        numbers = [(self.plugged + number) % HOT_PLUG_PORTS for number in range(HOT_PLUG_PORTS)]
+        port = next(port for port in (f"port{number}" for number in numbers)
                     if port not in self.ports.values())
+        self.plugged += 1
         disk.plug(self.qmp, port)
         self.ports[disk.name] = port
         return wait_until(lambda: self.disks() - before, 30, "the new disk in the guest").pop()
