@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 
 import pytest
 
@@ -20,8 +21,12 @@ TROUBLE = re.compile(r"I/O error|EXT4-fs error|blocked for more than|BUG:|Oops|C
 
 
 def pytest_configure():
-    """So that finalizers run, and end what was started, when the run itself is ended."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    """So that finalizers run, and end what was started, when the run itself is ended.
+
+    Only a main thread can ask for a signal, and a worker of xdist now and then is not in its own.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 @pytest.hookimpl(hookwrapper=True)

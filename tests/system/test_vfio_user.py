@@ -165,8 +165,14 @@ def test_hot_plug_under_load(world):
         device = "/dev/" + world.vm.attach(disk)
         if turn % 10 == 0:
             read_back(world, device)
-        world.vm.run(f"( {fio.verifying(device, 60)} ) >/dev/null 2>&1 & sleep 0.3")
+        # A fio that starts when its disk has gone takes it for a file, and would unlink the next one.
+        world.vm.run(f"""
+            ( {fio.verifying(device, 60)} ) >/dev/null 2>&1 & echo $! >/tmp/load
+            until awk '$5 > 100 {{ busy = 1 }} END {{ exit !busy }}' /sys/block/{device[5:]}/stat; do
+                sleep 0.1
+            done""")
         world.vm.detach(disk)
+        world.vm.run("while kill -0 $(cat /tmp/load) 2>/dev/null; do sleep 0.1; done")
     world.vm.run("dmesg --clear")  # the loads were bound to see errors
 
 
