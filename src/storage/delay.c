@@ -81,16 +81,16 @@ static void delay_submit(struct storage_layer_channel *ch, struct storage_io *io
 }
 
 const struct storage_provider storage_delay = {
-	.scheme = "delay",
-	.summary = "lets every request wait before it goes on",
-	.help = "ms=NUMBER              milliseconds, for every kind of request\n"
-		"time=DURATION          the same with a unit: 500us, 5ms, 2s\n"
-		"delay-read=DURATION    for reads, instead\n"
-		"delay-write=DURATION   for writes, instead\n"
-		"delay-flush=DURATION   for flushes, instead\n"
-		"delay-clear=DURATION   for discards and write-zeroes, instead\n"
-		"jitter=DURATION        adds a random time below this to each\n",
-	.is_filter = true,
+	.about.scheme = "delay",
+	.about.summary = "lets every request wait before it goes on",
+	.about.help = "ms=NUMBER              milliseconds, for every kind of request\n"
+		      "time=DURATION          the same with a unit: 500us, 5ms, 2s\n"
+		      "delay-read=DURATION    for reads, instead\n"
+		      "delay-write=DURATION   for writes, instead\n"
+		      "delay-flush=DURATION   for flushes, instead\n"
+		      "delay-clear=DURATION   for discards and write-zeroes, instead\n"
+		      "jitter=DURATION        adds a random time below this to each\n",
+	.about.is_filter = true,
 	.state_size = sizeof(struct delay_state),
 	.io_size = sizeof(struct delay_io),
 	.open = delay_open,

@@ -205,9 +205,10 @@ static void fault_submit(struct storage_layer_channel *ch, struct storage_io *io
 }
 
 const struct storage_provider storage_fault = {
-	.scheme = "fault",
-	.summary = "lets requests fail; all of them unless a rate or fault-every is given",
-	.help = "fault-errno=NAME          EIO unless given\n"
+	.about.scheme = "fault",
+	.about.summary = "lets requests fail; all of them unless a rate or fault-every is given",
+	.about.help =
+		"fault-errno=NAME          EIO unless given\n"
 		"fault-kinds=KIND,...      read, write, flush, discard, write-zeroes; all unless "
 		"given\n"
 		"fault-rate=PERCENT        so many fail, by chance\n"
@@ -219,7 +220,7 @@ const struct storage_provider storage_fault = {
 		"fault-after=NUMBER        the first so many pass\n"
 		"fault-count=NUMBER        after so many failures no more\n"
 		"fault-seed=NUMBER         the same chances every time\n",
-	.is_filter = true,
+	.about.is_filter = true,
 	.state_size = sizeof(struct fault_state),
 	.open = fault_open,
 	.close = fault_close,

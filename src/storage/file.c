@@ -450,9 +450,10 @@ static void file_refresh(struct storage_layer *l)
 }
 
 const struct storage_provider storage_file = {
-	.scheme = "file",
-	.summary = "a regular file or a block device: file:/path",
-	.help = "direct=on|off|auto  O_DIRECT, past the page cache; auto: where 512-byte sectors "
+	.about.scheme = "file",
+	.about.summary = "a regular file or a block device: file:/path",
+	.about.help =
+		"direct=on|off|auto  O_DIRECT, past the page cache; auto: where 512-byte sectors "
 		"allow it\n"
 		"lock=on|off         refuse a file that is in use; on unless given\n"
 		"lock-wait=DURATION  but wait so long for it; 5s unless given\n",

@@ -163,13 +163,14 @@ static void limit_submit(struct storage_layer_channel *ch, struct storage_io *io
 }
 
 const struct storage_provider storage_limit = {
-	.scheme = "limit",
-	.summary = "lets at most so many requests and bytes per second pass, over all queues",
-	.help = "iops=NUMBER            requests per second, of every kind\n"
+	.about.scheme = "limit",
+	.about.summary = "lets at most so many requests and bytes per second pass, over all queues",
+	.about.help =
+		"iops=NUMBER            requests per second, of every kind\n"
 		"bps=BYTES              bytes per second, read and written\n"
 		"iops-burst=NUMBER      that may pass at once after a rest; a tenth of a second's\n"
 		"bps-burst=BYTES        the same in bytes\n",
-	.is_filter = true,
+	.about.is_filter = true,
 	.state_size = sizeof(struct limit_state),
 	.channel_size = sizeof(struct limit_channel),
 	.io_size = sizeof(struct limit_io),

@@ -94,11 +94,11 @@ static void log_completed(struct storage_layer_channel *ch, struct storage_io *i
 }
 
 const struct storage_provider storage_log = {
-	.scheme = "log",
-	.summary = "writes one line per request",
-	.help = "log-file=PATH          append to this file; standard error unless given\n"
-		"log-lines=NUMBER       then stop; 1000000 unless given, 0: never\n",
-	.is_filter = true,
+	.about.scheme = "log",
+	.about.summary = "writes one line per request",
+	.about.help = "log-file=PATH          append to this file; standard error unless given\n"
+		      "log-lines=NUMBER       then stop; 1000000 unless given, 0: never\n",
+	.about.is_filter = true,
 	.state_size = sizeof(struct log_state),
 	.io_size = sizeof(struct log_io),
 	.open = log_open,

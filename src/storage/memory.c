@@ -117,10 +117,10 @@ static void memory_submit(struct storage_layer_channel *ch, struct storage_io *i
 }
 
 const struct storage_provider storage_memory = {
-	.scheme = "memory",
-	.summary = "a disk in memory, empty at the start and gone at the end",
-	.help = "size=BYTES          needed\n"
-		"block-size=BYTES    512 unless given\n",
+	.about.scheme = "memory",
+	.about.summary = "a disk in memory, empty at the start and gone at the end",
+	.about.help = "size=BYTES          needed\n"
+		      "block-size=BYTES    512 unless given\n",
 	.state_size = sizeof(struct memory_state),
 	.open = memory_open,
 	.close = memory_close,

@@ -454,10 +454,12 @@ static void nbd_refresh(struct storage_layer *l)
 }
 
 const struct storage_provider storage_nbd = {
-	.scheme = "nbd nbd+unix nbds nbds+unix",
-	.summary = "an NBD server: nbd://host[:port]/export, nbd+unix:///export?socket=/path; "
-		   "nbds: with TLS",
-	.help = "socket=PATH             the server's unix socket, for +unix\n"
+	.about.scheme = "nbd nbd+unix nbds nbds+unix",
+	.about.summary =
+		"an NBD server: nbd://host[:port]/export, nbd+unix:///export?socket=/path; "
+		"nbds: with TLS",
+	.about.help =
+		"socket=PATH             the server's unix socket, for +unix\n"
 		"connections=N           at most so many, one per queue; 4 unless given, and "
 		"always\n"
 		"                        1 if the server does not allow several\n"

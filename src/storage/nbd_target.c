@@ -2,7 +2,7 @@
  *
  *	nbd://[user@]host[:port]/export		nbd+unix:///export?socket=/path
  *
- * nbds and nbds+unix are the same with TLS.  The text comes percent-decoded from storage_uri.c;
+ * nbds and nbds+unix are the same with TLS.  The text comes percent-decoded from uri.c;
  * an export name may hold any character, a host none that would need decoding.
  */
 #include "storage/nbd_target.h"

@@ -38,9 +38,10 @@ static void null_submit(struct storage_layer_channel *ch, struct storage_io *io)
 }
 
 const struct storage_provider storage_null = {
-	.scheme = "null",
-	.summary = "forgets what is written; reads leave the buffer as it was",
-	.help = "size=BYTES          1G unless given\n"
+	.about.scheme = "null",
+	.about.summary = "forgets what is written; reads leave the buffer as it was",
+	.about.help =
+		"size=BYTES          1G unless given\n"
 		"block-size=BYTES    512 unless given\n"
 		"read-zeroes=on|off  fill the buffer of a read with zeroes; off unless given\n",
 	.state_size = sizeof(struct null_state),

@@ -225,11 +225,11 @@ static void split_completed(struct storage_layer_channel *ch, struct storage_io 
 }
 
 const struct storage_provider storage_split = {
-	.scheme = "split",
-	.summary = "cuts large requests; added where a provider needs it",
-	.help = "transfer-max=BYTES     of a read or write\n"
-		"clear-max=BYTES        of a discard or write-zeroes\n",
-	.is_filter = true,
+	.about.scheme = "split",
+	.about.summary = "cuts large requests; added where a provider needs it",
+	.about.help = "transfer-max=BYTES     of a read or write\n"
+		      "clear-max=BYTES        of a discard or write-zeroes\n",
+	.about.is_filter = true,
 	.state_size = sizeof(struct split_state),
 	.io_size = sizeof(struct split_io),
 	.open = split_open,

@@ -154,13 +154,13 @@ static void layers_close(struct storage *s)
 	}
 }
 
-static int layers_open(struct storage *s, const struct storage_stack *stack,
+static int layers_open(struct storage *s, const struct uri_stack *stack,
 		       const struct storage_options *o, struct error *e)
 {
-	int status = layer_open(s, stack->provider, o, e);
+	int status = layer_open(s, storage_provider_of(stack->provider), o, e);
 
 	for (unsigned i = stack->filter_count; !status && i > 0; i--)
-		status = layer_open(s, stack->filters[i - 1], o, e);
+		status = layer_open(s, storage_provider_of(stack->filters[i - 1]), o, e);
 	if (status) {
 		layers_close(s);
 		return status;
@@ -173,7 +173,7 @@ static int layers_open(struct storage *s, const struct storage_stack *stack,
 
 static struct storage *storage_allocate(const char *name, struct reactor *control, struct error *e)
 {
-	size_t layers = 2 * (STORAGE_FILTERS_MAX + 1); /* each may need a split above it */
+	size_t layers = 2 * (URI_FILTERS_MAX + 1); /* each may need a split above it */
 	struct storage *s = calloc(1, sizeof(*s) + layers * sizeof(s->layers[0]));
 
 	if (!s) {
@@ -199,11 +199,11 @@ static void storage_free(struct storage *s)
 static int open_uri(struct storage *s, const char *uri, bool read_only, struct error *e)
 {
 	struct storage_options o = { .uri = &s->uri, .original = uri, .read_only = read_only };
-	struct storage_stack stack;
-	int status = storage_uri_parse(&s->uri, uri, e);
+	struct uri_stack stack;
+	int status = uri_parse(&s->uri, uri, e);
 
 	status = status ? status : storage_list_resolve(&stack, s->uri.schemes, e);
-	status = status ? status : storage_list_check_options(&stack, &s->uri, e);
+	status = status ? status : uri_scheme_check_options(&stack, &s->uri, e);
 	if (status)
 		return status;
 	o.scheme = stack.scheme;

@@ -15,7 +15,7 @@
 #include "base/counter.h"
 #include "reactor/reactor.h"
 #include "storage/storage_provider.h"
-#include "storage/storage_uri.h"
+#include "base/uri.h"
 
 enum {
 	STATE_ALIGNMENT = 16, /* of what a layer gets, bytes: enough for any type */
@@ -80,7 +80,7 @@ struct storage {
 	void *resized_arg;
 	pthread_mutex_t lock; /* channels open and close on their own threads */
 	struct storage_channel *channels;
-	struct storage_uri uri;
+	struct uri uri;
 	unsigned layer_count;
 	struct storage_layer layers[];
 };

@@ -1,167 +1,29 @@
-/* storage_list.c - which providers and filters there are, and what they are called. */
+/* storage_list.c - which providers and filters there are. */
 #include "storage/storage_list.h"
-
-#include <errno.h>
-#include <string.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "storage/storage_uri.h"
 
 /* One line each. */
 /* clang-format off */
-static const struct storage_provider *const providers[] = {
-	&storage_file,
-	&storage_memory,
-	&storage_nbd,
-	&storage_null,
-	&storage_delay,
-	&storage_fault,
-	&storage_limit,
-	&storage_log,
-	&storage_split,
+static const struct uri_scheme *const entries[] = {
+	&storage_file.about,
+	&storage_memory.about,
+	&storage_nbd.about,
+	&storage_null.about,
+	&storage_delay.about,
+	&storage_fault.about,
+	&storage_limit.about,
+	&storage_log.about,
+	&storage_split.about,
 };
 /* clang-format on */
 
-/* Words of a list that is printed in an error message. */
-struct word_list {
-	char text[160];
-	size_t used;
-};
+static const struct uri_scheme_table table = { entries, ARRAY_LENGTH(entries) };
 
-static void word_list_add(struct word_list *w, const char *word, size_t length)
+int storage_list_resolve(struct uri_stack *stack, const char *schemes, struct error *e)
 {
-	size_t separator = w->used ? 2 : 0;
-
-	if (w->used + separator + length + 1 > sizeof(w->text))
-		return;
-	memcpy(w->text + w->used, ", ", separator);
-	memcpy(w->text + w->used + separator, word, length);
-	w->used += separator + length;
-	w->text[w->used] = 0;
-}
-
-/* Whether one of the names in "nbd nbds nbd+unix" is exactly name. */
-static bool names_contain(const char *names, const char *name, size_t length)
-{
-	while (*names) {
-		size_t n = strcspn(names, " ");
-
-		if (n == length && !memcmp(names, name, n))
-			return true;
-		names += n;
-		names += strspn(names, " ");
-	}
-	return false;
-}
-
-static const struct storage_provider *find(const char *name, size_t length, bool is_filter)
-{
-	for (unsigned i = 0; i < ARRAY_LENGTH(providers); i++)
-		if (providers[i]->is_filter == is_filter &&
-		    names_contain(providers[i]->scheme, name, length))
-			return providers[i];
-	return NULL;
-}
-
-static int unknown(const char *name, size_t length, bool is_filter, struct error *e)
-{
-	const char *kind = is_filter ? "filter" : "scheme";
-	struct word_list known = { 0 };
-
-	for (unsigned i = 0; i < ARRAY_LENGTH(providers); i++)
-		if (providers[i]->is_filter == is_filter)
-			word_list_add(&known, providers[i]->scheme, strlen(providers[i]->scheme));
-	if (find(name, length, !is_filter))
-		return error_set(e, -EINVAL, "\"%.*s\" is a %s, where a %s belongs; known: %s",
-				 (int)minimum_u64(length, 40), name,
-				 is_filter ? "scheme" : "filter", kind, known.text);
-	return error_set(e, -EINVAL, "unknown %s \"%.*s\"; known: %s", kind,
-			 (int)minimum_u64(length, 40), name, known.text);
-}
-
-int storage_list_resolve(struct storage_stack *stack, const char *schemes, struct error *e)
-{
-	stack->filter_count = 0;
-	for (;;) {
-		size_t length = strcspn(schemes, "+");
-		const struct storage_provider *filter;
-
-		stack->provider = find(schemes, strlen(schemes), false);
-		stack->scheme = schemes;
-		if (stack->provider)
-			return 0;
-		if (!schemes[length])
-			return unknown(schemes, length, false, e);
-		filter = find(schemes, length, true);
-		if (!filter)
-			return unknown(schemes, length, true, e);
-		if (stack->filter_count == STORAGE_FILTERS_MAX)
-			return error_set(e, -EINVAL, "more than %d filters", STORAGE_FILTERS_MAX);
-		stack->filters[stack->filter_count++] = filter;
-		schemes += length + 1;
-	}
-}
-
-/* Calls add for the option name at the start of each line of a help text. */
-static void add_help_names(struct word_list *w, const char *help)
-{
-	for (; help; help = strchr(help, '\n')) {
-		help += *help == '\n';
-		if (help[strcspn(help, "= \n")] == '=')
-			word_list_add(w, help, strcspn(help, "="));
-	}
-}
-
-static bool help_names(const char *help, const char *name)
-{
-	size_t length = strlen(name);
-
-	for (; help; help = strchr(help, '\n')) {
-		help += *help == '\n';
-		if (!strncmp(help, name, length) && help[length] == '=')
-			return true;
-	}
-	return false;
-}
-
-static bool stack_names(const struct storage_stack *stack, const char *name)
-{
-	for (unsigned i = 0; i < stack->filter_count; i++)
-		if (help_names(stack->filters[i]->help, name))
-			return true;
-	return help_names(stack->provider->help, name);
-}
-
-static int unknown_option(const struct storage_stack *stack, const char *name, struct error *e)
-{
-	struct word_list known = { 0 };
-
-	for (unsigned i = 0; i < stack->filter_count; i++)
-		add_help_names(&known, stack->filters[i]->help);
-	add_help_names(&known, stack->provider->help);
-	return error_set(e, -EINVAL, "unknown option \"%.40s\"; known: %s", name,
-			 known.used ? known.text : "none");
-}
-
-int storage_list_check_options(const struct storage_stack *stack, const struct storage_uri *uri,
-			       struct error *e)
-{
-	for (unsigned i = 0; i < uri->option_count; i++)
-		if (!stack_names(stack, uri->options[i].name))
-			return unknown_option(stack, uri->options[i].name, e);
-	return 0;
-}
-
-static void print_help(FILE *to, const struct storage_provider *p)
-{
-	fprintf(to, "%s%s  %s\n", p->scheme, p->is_filter ? "+" : ":", p->summary);
-	for (const char *line = p->help; *line; line += strspn(line, "\n")) {
-		size_t length = strcspn(line, "\n");
-
-		fprintf(to, "    %.*s\n", (int)length, line);
-		line += length;
-	}
+	return uri_scheme_resolve(&table, stack, schemes, e);
 }
 
 void storage_print_help(FILE *to)
@@ -171,6 +33,5 @@ void storage_print_help(FILE *to)
 	      "BYTES takes K, M, G or T behind it, DURATION needs ns, us, ms or s.  A special\n"
 	      "character is written as \"%\" and its two hex digits.\n\n",
 	      to);
-	for (unsigned i = 0; i < ARRAY_LENGTH(providers); i++)
-		print_help(to, providers[i]);
+	uri_scheme_print_help(&table, to);
 }

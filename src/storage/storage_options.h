@@ -4,10 +4,10 @@
 
 #include <stdbool.h>
 
-struct storage_uri;
+struct uri;
 
 struct storage_options {
-	const struct storage_uri *uri; /* borrowed, like the rest */
+	const struct uri *uri; /* borrowed, like the rest */
 	const char *original;
 	const char *scheme;
 	bool read_only;

@@ -12,6 +12,7 @@
 #ifndef STORAGE_STORAGE_PROVIDER_H
 #define STORAGE_STORAGE_PROVIDER_H
 
+#include "base/uri_scheme.h"
 #include "storage/storage.h"
 
 struct storage_layer;		/* one element of one storage's stack */
@@ -19,14 +20,7 @@ struct storage_layer_channel;	/* the same, of one channel */
 struct storage_options;
 
 struct storage_provider {
-	/* What stands before ":" (or "+" for a filter).  A provider may have several names, with
-	 * spaces between, and a "+" in them: "nbd nbds nbd+unix"; see storage_options_scheme(). */
-	const char *scheme;
-	const char *summary;	/* one line */
-	/* "option=VALUE   what it does\n...", may be "".  An option that does not stand here is
-	 * unknown: a URI that has it is refused before anything is opened. */
-	const char *help;
-	bool is_filter;
+	struct uri_scheme about;	/* see also storage_options_scheme() */
 	size_t state_size, channel_size, io_size;	/* bytes */
 
 	/* Control thread.  Provider: fill in *limits, which is all zero.  Filter: the layer below

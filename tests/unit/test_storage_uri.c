@@ -12,29 +12,28 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/uri.h"
 #include "storage/storage_list.h"
 #include "storage/storage_options.h"
-#include "storage/storage_uri.h"
 
 static void takes_a_uri_apart(void **state)
 {
-	struct storage_uri u;
+	struct uri u;
 	struct error e = { 0 };
 
-	assert_int_equal(
-		storage_uri_parse(&u, "limit+delay+nbd://h:10809/a%20b?ms=5&x=%2fp%3D1&", &e), 0);
+	assert_int_equal(uri_parse(&u, "limit+delay+nbd://h:10809/a%20b?ms=5&x=%2fp%3D1&", &e), 0);
 	assert_string_equal(u.schemes, "limit+delay+nbd");
 	assert_string_equal(u.rest, "//h:10809/a%20b");
 	assert_string_equal(u.path, "//h:10809/a b");
 	assert_int_equal(u.option_count, 2);
-	assert_string_equal(storage_uri_value(&u, "ms"), "5");
-	assert_string_equal(storage_uri_value(&u, "x"), "/p=1");
-	assert_null(storage_uri_value(&u, "m"));
-	assert_int_equal(storage_uri_parse(&u, "null:", &e), 0);
+	assert_string_equal(uri_value(&u, "ms"), "5");
+	assert_string_equal(uri_value(&u, "x"), "/p=1");
+	assert_null(uri_value(&u, "m"));
+	assert_int_equal(uri_parse(&u, "null:", &e), 0);
 	assert_string_equal(u.rest, "");
 	assert_int_equal(u.option_count, 0);
-	assert_int_equal(storage_uri_parse(&u, "null:?a=", &e), 0);
-	assert_string_equal(storage_uri_value(&u, "a"), "");
+	assert_int_equal(uri_parse(&u, "null:?a=", &e), 0);
+	assert_string_equal(uri_value(&u, "a"), "");
 }
 
 static void refuses_what_is_no_uri(void **state)
@@ -64,10 +63,10 @@ static void refuses_what_is_no_uri(void **state)
 	};
 
 	for (unsigned i = 0; i < ARRAY_LENGTH(bad); i++) {
-		struct storage_uri u;
+		struct uri u;
 		struct error e = { 0 };
 
-		assert_int_equal(storage_uri_parse(&u, bad[i].text, &e), -EINVAL);
+		assert_int_equal(uri_parse(&u, bad[i].text, &e), -EINVAL);
 		if (!strstr(e.text, bad[i].reason))
 			fail_msg("\"%s\": \"%s\" lacks \"%s\"", bad[i].text, e.text, bad[i].reason);
 	}
@@ -75,30 +74,30 @@ static void refuses_what_is_no_uri(void **state)
 
 static void bounds_length_and_options(void **state)
 {
-	struct storage_uri u;
+	struct uri u;
 	struct error e = { 0 };
-	char text[STORAGE_URI_LENGTH + 2] = "file:/";
+	char text[URI_LENGTH + 2] = "file:/";
 	char many[2048] = "null:?";
 
-	memset(text + 6, 'a', STORAGE_URI_LENGTH - 6);
-	assert_int_equal(storage_uri_parse(&u, text, &e), 0);
-	assert_int_equal(strlen(u.path), STORAGE_URI_LENGTH - 5);
-	text[STORAGE_URI_LENGTH] = 'a';
-	assert_int_equal(storage_uri_parse(&u, text, &e), -ENAMETOOLONG);
+	memset(text + 6, 'a', URI_LENGTH - 6);
+	assert_int_equal(uri_parse(&u, text, &e), 0);
+	assert_int_equal(strlen(u.path), URI_LENGTH - 5);
+	text[URI_LENGTH] = 'a';
+	assert_int_equal(uri_parse(&u, text, &e), -ENAMETOOLONG);
 
-	for (unsigned i = 0; i < STORAGE_URI_OPTIONS; i++)
+	for (unsigned i = 0; i < URI_OPTIONS; i++)
 		sprintf(many + strlen(many), "o%u=%u&", i, i);
-	assert_int_equal(storage_uri_parse(&u, many, &e), 0);
-	assert_int_equal(u.option_count, STORAGE_URI_OPTIONS);
+	assert_int_equal(uri_parse(&u, many, &e), 0);
+	assert_int_equal(u.option_count, URI_OPTIONS);
 	strcat(many, "one=more");
-	assert_int_equal(storage_uri_parse(&u, many, &e), -EINVAL);
+	assert_int_equal(uri_parse(&u, many, &e), -EINVAL);
 }
 
 /* Any bytes at all: no crash, and every result lies inside the struct. */
 static void survives_random_bytes(void **state)
 {
 	static const char alphabet[] = "nul+:?&=%40aZ/\377";
-	struct storage_uri u;
+	struct uri u;
 	unsigned seed = 1;
 
 	for (unsigned round = 0; round < 20000; round++) {
@@ -108,25 +107,24 @@ static void survives_random_bytes(void **state)
 		for (unsigned i = 0; i < n; i++)
 			text[i] = alphabet[rand_r(&seed) % (sizeof(alphabet) - 1)];
 		text[n] = 0;
-		if (storage_uri_parse(&u, text, NULL))
+		if (uri_parse(&u, text, NULL))
 			continue;
 		assert_true(strlen(u.schemes) + strlen(u.rest) + 1 <= n);
 		for (unsigned i = 0; i < u.option_count; i++)
-			assert_ptr_equal(storage_uri_value(&u, u.options[i].name),
-					 u.options[i].value);
+			assert_ptr_equal(uri_value(&u, u.options[i].name), u.options[i].value);
 	}
 }
 
 static void finds_filters_and_provider(void **state)
 {
-	struct storage_stack stack;
+	struct uri_stack stack;
 	struct error e = { 0 };
 
 	assert_int_equal(storage_list_resolve(&stack, "limit+delay+null", &e), 0);
 	assert_int_equal(stack.filter_count, 2);
-	assert_ptr_equal(stack.filters[0], &storage_limit);
-	assert_ptr_equal(stack.filters[1], &storage_delay);
-	assert_ptr_equal(stack.provider, &storage_null);
+	assert_ptr_equal(stack.filters[0], &storage_limit.about);
+	assert_ptr_equal(stack.filters[1], &storage_delay.about);
+	assert_ptr_equal(stack.provider, &storage_null.about);
 	assert_string_equal(stack.scheme, "null");
 	assert_int_equal(storage_list_resolve(&stack, "file", &e), 0);
 	assert_int_equal(stack.filter_count, 0);
@@ -146,7 +144,7 @@ static void names_what_is_known(void **state)
 		{ "delay+", "unknown scheme \"\"" },
 		{ "delay++null", "unknown filter \"\"" },
 	};
-	struct storage_stack stack;
+	struct uri_stack stack;
 	char deep[16 * 6 + 16] = "";
 
 	for (unsigned i = 0; i < ARRAY_LENGTH(bad); i++) {
@@ -157,7 +155,7 @@ static void names_what_is_known(void **state)
 			fail_msg("\"%s\": \"%s\" lacks \"%s\"", bad[i].schemes, e.text,
 				 bad[i].reason);
 	}
-	for (unsigned i = 0; i < STORAGE_FILTERS_MAX; i++)
+	for (unsigned i = 0; i < URI_FILTERS_MAX; i++)
 		strcat(deep, "delay+");
 	strcat(deep, "null");
 	assert_int_equal(storage_list_resolve(&stack, deep, NULL), 0);
@@ -167,20 +165,20 @@ static void names_what_is_known(void **state)
 
 static void refuses_unknown_options(void **state)
 {
-	struct storage_stack stack;
-	struct storage_uri u;
+	struct uri_stack stack;
+	struct uri u;
 	struct error e = { 0 };
 
-	assert_int_equal(storage_uri_parse(&u, "delay+null:?size=1M&ms=5", &e), 0);
+	assert_int_equal(uri_parse(&u, "delay+null:?size=1M&ms=5", &e), 0);
 	assert_int_equal(storage_list_resolve(&stack, u.schemes, &e), 0);
-	assert_int_equal(storage_list_check_options(&stack, &u, &e), 0);
-	assert_int_equal(storage_uri_parse(&u, "delay+null:?siz=1M", &e), 0);
-	assert_int_equal(storage_list_check_options(&stack, &u, &e), -EINVAL);
+	assert_int_equal(uri_scheme_check_options(&stack, &u, &e), 0);
+	assert_int_equal(uri_parse(&u, "delay+null:?siz=1M", &e), 0);
+	assert_int_equal(uri_scheme_check_options(&stack, &u, &e), -EINVAL);
 	assert_non_null(strstr(e.text, "unknown option \"siz\"; known: ms, time"));
 	assert_non_null(strstr(e.text, "block-size"));
-	assert_int_equal(storage_uri_parse(&u, "null:?unless=1", &e), 0);
+	assert_int_equal(uri_parse(&u, "null:?unless=1", &e), 0);
 	assert_int_equal(storage_list_resolve(&stack, u.schemes, &e), 0);
-	assert_int_equal(storage_list_check_options(&stack, &u, &e), -EINVAL);
+	assert_int_equal(uri_scheme_check_options(&stack, &u, &e), -EINVAL);
 }
 
 typedef int option_reader(const struct storage_options *o, const char *name, uint64_t *to,
@@ -188,14 +186,14 @@ typedef int option_reader(const struct storage_options *o, const char *name, uin
 
 static void check_value(option_reader *read, const char *text, int status, uint64_t wanted)
 {
-	struct storage_uri u;
+	struct uri u;
 	struct storage_options o = { .uri = &u };
 	struct error e = { 0 };
 	uint64_t value = 77;
 	char uri[64];
 
 	snprintf(uri, sizeof(uri), "null:?x=%s", text);
-	assert_int_equal(storage_uri_parse(&u, uri, &e), 0);
+	assert_int_equal(uri_parse(&u, uri, &e), 0);
 	assert_int_equal(read(&o, "y", &value, &e), 0);
 	assert_int_equal(value, 77);
 	if (read(&o, "x", &value, &e) != status || value != wanted)

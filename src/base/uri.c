@@ -1,5 +1,5 @@
-/* storage_uri.c - takes a storage URI apart (RFC 3986 as far as storage URIs go). */
-#include "storage/storage_uri.h"
+/* uri.c - takes a URI apart (RFC 3986 as far as disks and ports need it). */
+#include "base/uri.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -59,7 +59,7 @@ static bool is_scheme_text(const char *text)
 }
 
 /* Cuts "schemes:rest" at the first ":". */
-static int parse_schemes(struct storage_uri *u, struct error *e)
+static int parse_schemes(struct uri *u, struct error *e)
 {
 	char *colon = strchr(u->text, ':');
 
@@ -74,7 +74,7 @@ static int parse_schemes(struct storage_uri *u, struct error *e)
 	return 0;
 }
 
-static int parse_option(struct storage_uri *u, char *text, struct error *e)
+static int parse_option(struct uri *u, char *text, struct error *e)
 {
 	char *equals = strchr(text, '=');
 	int status;
@@ -84,19 +84,19 @@ static int parse_option(struct storage_uri *u, char *text, struct error *e)
 	*equals = 0;
 	if (!*text)
 		return error_set(e, -EINVAL, "option without a name before \"=%.40s\"", equals + 1);
-	if (storage_uri_value(u, text))
+	if (uri_value(u, text))
 		return error_set(e, -EINVAL, "option \"%.40s\" is given twice", text);
-	if (u->option_count == STORAGE_URI_OPTIONS)
-		return error_set(e, -EINVAL, "more than %d options", STORAGE_URI_OPTIONS);
+	if (u->option_count == URI_OPTIONS)
+		return error_set(e, -EINVAL, "more than %d options", URI_OPTIONS);
 	status = percent_decode(equals + 1, e);
 	if (status)
 		return error_wrap(e, "option \"%.40s\"", text);
-	u->options[u->option_count++] = (struct storage_uri_option){ text, equals + 1 };
+	u->options[u->option_count++] = (struct uri_option){ text, equals + 1 };
 	return 0;
 }
 
 /* "a=b&c=d"; empty parts, as in "a=b&", are let pass. */
-static int parse_query(struct storage_uri *u, char *query, struct error *e)
+static int parse_query(struct uri *u, char *query, struct error *e)
 {
 	char *part;
 
@@ -109,14 +109,14 @@ static int parse_query(struct storage_uri *u, char *query, struct error *e)
 	return 0;
 }
 
-int storage_uri_parse(struct storage_uri *u, const char *text, struct error *e)
+int uri_parse(struct uri *u, const char *text, struct error *e)
 {
-	size_t length = strnlen(text, STORAGE_URI_LENGTH + 1);
+	size_t length = strnlen(text, URI_LENGTH + 1);
 	char *query;
 	int status;
 
-	if (length > STORAGE_URI_LENGTH)
-		return error_set(e, -ENAMETOOLONG, "longer than %d bytes", STORAGE_URI_LENGTH);
+	if (length > URI_LENGTH)
+		return error_set(e, -ENAMETOOLONG, "longer than %d bytes", URI_LENGTH);
 	memcpy(u->text, text, length + 1);
 	u->option_count = 0;
 	query = strchr(u->text, '?');
@@ -131,7 +131,7 @@ int storage_uri_parse(struct storage_uri *u, const char *text, struct error *e)
 	return status ? status : parse_query(u, query, e);
 }
 
-const char *storage_uri_value(const struct storage_uri *u, const char *name)
+const char *uri_value(const struct uri *u, const char *name)
 {
 	for (unsigned i = 0; i < u->option_count; i++)
 		if (!strcmp(u->options[i].name, name))
