@@ -3,9 +3,9 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/uri.h"
 #include "fuzz.h"
 #include "storage/storage_list.h"
-#include "base/uri.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
