@@ -76,12 +76,17 @@ static int config_write(struct virtio_device *d, size_t offset, const void *from
 	return 0;
 }
 
+static uint16_t header_size(const struct virtio_device *d, unsigned queue)
+{
+	return BLK_HEADER_SIZE;
+}
+
 static const struct virtio_device_type blk_type = {
 	.name = "blk",
 	.device_id = 2,
 	.pci_class = 0x010000, /* mass storage, SCSI: what guests' tools show for virtio disks */
 	.config_size = sizeof(struct virtio_blk_config),
-	.header_size = BLK_HEADER_SIZE,
+	.header_size = header_size,
 	.has_status = true,
 	.features = features,
 	.config_read = config_read,

@@ -29,11 +29,18 @@ static void config_task_run(void *arg)
 		d->config_changed(d->config_changed_arg);
 }
 
+/* Queues that belong together live together. */
+static struct reactor *worker_of(const struct virtio_device_options *o,
+				 const struct virtio_device_type *type, unsigned index)
+{
+	return o->workers[index / maximum_u64(type->queues_per_set, 1) % o->worker_count];
+}
+
 static int queues_open(struct virtio_device *d, const struct virtio_device_options *o,
 		       struct error *e)
 {
 	for (unsigned i = 0; i < o->queues; i++) {
-		int err = virtio_queue_open(d, i, o->workers[i % o->worker_count], e);
+		int err = virtio_queue_open(d, i, worker_of(o, d->type, i), e);
 
 		if (err)
 			return err;
@@ -104,6 +111,26 @@ unsigned virtio_device_queue_count(const struct virtio_device *d)
 	return d->queue_count;
 }
 
+unsigned virtio_device_set_count(const struct virtio_device *d)
+{
+	return d->queue_count / maximum_u64(d->type->queues_per_set, 1);
+}
+
+bool virtio_device_has_network(const struct virtio_device *d)
+{
+	return d->type->announce;
+}
+
+void virtio_device_announce(struct virtio_device *d, const uint8_t *mac)
+{
+	d->type->announce(d, mac);
+}
+
+int virtio_device_set_mtu(struct virtio_device *d, uint64_t mtu, struct error *e)
+{
+	return d->type->set_mtu(d, mtu, e);
+}
+
 uint16_t virtio_device_queue_size_max(const struct virtio_device *d)
 {
 	return d->queue_size;
@@ -112,6 +139,12 @@ uint16_t virtio_device_queue_size_max(const struct virtio_device *d)
 size_t virtio_device_config_size(const struct virtio_device *d)
 {
 	return d->type->config_size;
+}
+
+struct reactor *virtio_device_queue_reactor(const struct virtio_device *d, unsigned index)
+{
+	assert(index < d->queue_count);
+	return d->queues[index].reactor;
 }
 
 struct reactor *virtio_device_control(const struct virtio_device *d)
@@ -340,6 +373,8 @@ static void reset_finish(struct virtio_device *d)
 		d->queues[i].inflight = NULL;
 		d->queues[i].inflight_bytes = 0;
 	}
+	if (d->type->reset)
+		d->type->reset(d);
 }
 
 /* To all queues: behind the order in the mailbox nothing older is left. */

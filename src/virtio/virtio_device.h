@@ -29,7 +29,7 @@ struct virtio_device_options {
 	unsigned queues;		/* offered; 1.. */
 	uint16_t queue_size;		/* largest the driver may choose; power of two */
 	struct reactor *control;	/* borrowed for the device's life, as are the workers */
-	struct reactor **workers;	/* queue i lives on workers[i % worker_count]; copied */
+	struct reactor **workers;	/* set i of queues: workers[i % worker_count]; copied */
 	unsigned worker_count;
 	bool packed, in_order;		/* offered: VIRTIO_F_RING_PACKED, VIRTIO_F_IN_ORDER */
 	struct link_model *link_model;	/* a bus before all memory; borrowed; NULL: none */
@@ -48,8 +48,10 @@ const char *virtio_device_name(const struct virtio_device *d);
 uint32_t virtio_device_id(const struct virtio_device *d);	/* virtio 1.3, section 5 */
 uint32_t virtio_device_pci_class(const struct virtio_device *d);	/* 24 bits */
 unsigned virtio_device_queue_count(const struct virtio_device *d);
+unsigned virtio_device_set_count(const struct virtio_device *d);	/* a NIC's: pairs */
 uint16_t virtio_device_queue_size_max(const struct virtio_device *d);
 size_t virtio_device_config_size(const struct virtio_device *d);
+struct reactor *virtio_device_queue_reactor(const struct virtio_device *d, unsigned index);
 struct reactor *virtio_device_control(const struct virtio_device *d);
 
 /* Offered features: the device type's and those of the rings.  accept: -EINVAL names the first
@@ -72,6 +74,13 @@ void virtio_device_set_listener(struct virtio_device *d, void (*config_changed)(
 				void *arg);
 /* For device types: tells the listener, at the end of the turn. */
 void virtio_device_config_changed(struct virtio_device *d);
+
+/* For devices that have a network only.  announce: it is told where the VM with this address (6
+ * bytes) is now, before the guest does so itself.  set_mtu: the driver will be told so many bytes;
+ * -EINVAL: more than the network passes. */
+bool virtio_device_has_network(const struct virtio_device *d);
+void virtio_device_announce(struct virtio_device *d, const uint8_t *mac);
+int virtio_device_set_mtu(struct virtio_device *d, uint64_t mtu, struct error *e);
 
 /* ---- queues ---- */
 

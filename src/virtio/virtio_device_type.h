@@ -14,21 +14,35 @@ struct virtio_queue;
 struct virtio_device_type {
 	const char *name;	/* "blk": in logs and metrics */
 	uint32_t device_id;	/* virtio 1.3, section 5 */
+	unsigned queues_per_set; /* what users and vhost-user count; 0: 1 */
 	uint32_t pci_class;	/* base class, subclass and interface, as pci_ids.h names them */
 	size_t config_size;	/* bytes */
-	uint16_t header_size;	/* bytes that every request begins with: handed out as a copy */
 	bool has_status;	/* the last writable byte of a request is a status */
+
+	/* The queue's reactor, before its start: bytes that every request begins with, which are
+	 * handed out as a copy. */
+	uint16_t (*header_size)(const struct virtio_device *d, unsigned queue);
 
 	/* Control reactor.  Ranges are inside config_size.  config_write: -EINVAL for a field that
 	 * the driver may not write. */
 	uint64_t (*features)(const struct virtio_device *d);
 	void (*config_read)(const struct virtio_device *d, size_t offset, void *to, size_t n);
 	int (*config_write)(struct virtio_device *d, size_t offset, const void *from, size_t n);
+	/* Every queue is stopped, features and status are forgotten.  May be NULL. */
+	void (*reset)(struct virtio_device *d);
+	/* Of devices that have a network, both; else NULL: see virtio_device.h. */
+	void (*announce)(struct virtio_device *d, const uint8_t *mac);
+	int (*set_mtu)(struct virtio_device *d, uint64_t mtu, struct error *e);
 
 	/* The queue's reactor. */
 	int (*queue_start)(struct virtio_queue *q, struct error *e);
 	void (*queue_work)(struct virtio_queue *q);	/* take until 0 comes back */
 	void (*queue_stop)(struct virtio_queue *q);	/* nothing in flight when called */
+	/* Return what is held and not being worked on: a stop, or a change of memory, waits for it.
+	 * May be NULL. */
+	void (*queue_yield)(struct virtio_queue *q);
+	/* The driver takes, or no longer takes, what this queue brings.  May be NULL. */
+	void (*queue_enabled)(struct virtio_queue *q, bool on);
 };
 
 #endif

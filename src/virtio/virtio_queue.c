@@ -101,6 +101,21 @@ void virtio_queue_return(struct virtio_queue *q, struct virtqueue_chain *c, uint
 	reactor_defer(q->reactor, &q->flush);
 }
 
+void virtio_queue_wake(struct virtio_queue *q)
+{
+	if (!q->started || q->stopping)
+		return;
+	q->ready = true;
+	if (virtqueue_is_remote(q->ring) && !virtqueue_has_fetched(q->ring))
+		q->kicked = true;
+	reactor_poller_wake(&q->poller);
+}
+
+void virtio_queue_want_kicks(struct virtio_queue *q, bool on)
+{
+	q->deaf = !on;
+}
+
 /* ---- stop ---- */
 
 static void send_back(struct virtio_queue *q, enum change_kind kind)
@@ -132,6 +147,12 @@ static void flush_run(void *arg)
 		stop_if_settled(q);
 }
 
+static void yield(struct virtio_queue *q)
+{
+	if (q->device->type->queue_yield)
+		q->device->type->queue_yield(q);
+}
+
 static void queue_rest_for_good(struct virtio_queue *q)
 {
 	reactor_poller_remove(&q->poller);
@@ -147,17 +168,19 @@ static void stop(struct virtio_queue *q)
 	}
 	queue_rest_for_good(q);
 	q->stopping = true;
+	yield(q);
 	/* Also when nothing is in flight: what was returned in this turn is not published yet. */
 	reactor_defer(q->reactor, &q->flush);
 }
 
 /* ---- polling ---- */
 
+/* Whether there was anything to do: a ring may be full of buffers that nothing has come for. */
 static bool work(struct virtio_queue *q)
 {
 	q->budget = QUEUE_BUDGET;
 	q->device->type->queue_work(q);
-	return true;
+	return q->budget != QUEUE_BUDGET;
 }
 
 /* The driver's word counts once: all ones again before the ring is looked at. */
@@ -197,8 +220,9 @@ static bool queue_poll(void *arg)
 	if (unlikely(virtqueue_is_remote(q->ring)))
 		return poll_remote(q);
 	answer = virtqueue_sync(q->ring);
-	if (likely(!answer))
+	if (likely(!answer && !q->ready))
 		return false;
+	q->ready = false;
 	if (unlikely(answer < 0)) {
 		virtio_queue_break(q, virtqueue_reason(q->ring));
 		return false;
@@ -243,7 +267,7 @@ static bool queue_rest(void *arg)
 		return true;
 	if (virtqueue_is_remote(q->ring))
 		return rest_remote(q);
-	return q->eventfd[EVENTFD_KICK] >= 0 && virtqueue_listen(q->ring);
+	return q->deaf || (q->eventfd[EVENTFD_KICK] >= 0 && virtqueue_listen(q->ring));
 }
 
 static void queue_wake(void *arg)
@@ -318,10 +342,18 @@ static void interrupt_move(struct virtio_queue *q, int fd)
 	q->eventfd[EVENTFD_INTERRUPT] = fd;
 }
 
+static void enable(struct virtio_queue *q, bool on)
+{
+	q->enabled = on;
+	if (q->started && q->device->type->queue_enabled)
+		q->device->type->queue_enabled(q, on);
+}
+
 /* What came while the queue was disabled, or before the new descriptor, must not be missed. */
 static void settings_run(void *arg)
 {
 	struct virtio_queue *q = arg;
+	bool enabled;
 
 	atomic_store(&q->settings_posted, false);
 	for (unsigned kind = 0; kind < EVENTFD_BOXES; kind++) {
@@ -332,7 +364,9 @@ static void settings_run(void *arg)
 		else if (fd != MAILBOX_EMPTY)
 			eventfd_replace(q, kind, fd);
 	}
-	q->enabled = atomic_load(&q->enabled_box);
+	enabled = atomic_load(&q->enabled_box);
+	if (enabled != q->enabled)
+		enable(q, enabled);
 	if (!q->started || q->stopping)
 		return;
 	q->kicked = true;
@@ -401,6 +435,7 @@ static int ring_start(struct virtio_queue *q, struct error *e)
 	struct virtqueue_setup setup = {
 		.features = q->device->accepted,
 		.size = q->setup.size,
+		.header_size = q->device->type->header_size(q->device, q->index),
 		.available_index = q->setup.available_index,
 		.used_index = q->setup.used_index,
 		.descriptor_iova = q->setup.descriptor_iova,
@@ -429,11 +464,13 @@ static int start(struct virtio_queue *q, struct error *e)
 	}
 	virtqueue_set_log(q->ring, q->orders[CHANGE_LIFE].log);
 	q->started = q->kicked = true;
-	q->ready = false;
+	q->ready = q->deaf = false;
 	reactor_poller_add(q->reactor, &q->poller);
 	virtqueue_mute(q->ring);
 	kick_watch(q);
 	virtqueue_set_interrupt(q->ring, q->eventfd[EVENTFD_INTERRUPT]);
+	if (q->enabled)
+		enable(q, true);
 	return 0;
 }
 
@@ -470,6 +507,7 @@ static void change_memory(struct virtio_queue *q, struct memory_map *map)
 static void map_order(struct virtio_queue *q)
 {
 	if (q->started) {
+		yield(q);
 		change_memory(q, q->orders[CHANGE_MEMORY].map);
 		q->kicked = true;
 		if (!q->stopping)
@@ -547,7 +585,6 @@ int virtio_queue_open(struct virtio_device *d, unsigned index, struct reactor *w
 	struct virtqueue_options options = {
 		.name = name,
 		.size_max = d->queue_size,
-		.header_size = d->type->header_size,
 		.has_status = d->type->has_status,
 		.ready = ring_ready,
 		.arg = q,

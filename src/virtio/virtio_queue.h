@@ -33,6 +33,13 @@ int virtio_queue_take(struct virtio_queue *q, struct virtqueue_chain **c);
 void virtio_queue_return(struct virtio_queue *q, struct virtqueue_chain *c, uint64_t written,
 			 uint8_t status);
 
+/* There may be something for queue_work() that did not come through the ring. */
+void virtio_queue_wake(struct virtio_queue *q);
+
+/* Whether the driver is to notify when it adds buffers; it is, at first.  Where what wakes a queue
+ * is something else, a notification per buffer would be for nothing. */
+void virtio_queue_want_kicks(struct virtio_queue *q, bool on);
+
 /* The driver broke a rule that only the device type can see (virtio 1.3, 2.1.2): stops this queue
  * and raises DEVICE_NEEDS_RESET.  why is static.  A chain in hand is returned all the same. */
 void virtio_queue_break(struct virtio_queue *q, const char *why);

@@ -71,6 +71,7 @@ struct virtio_queue {
 	struct reactor_task flush;
 	unsigned budget, in_flight;
 	bool started, stopping, enabled;
+	bool deaf;				/* the device type wants no kicks */
 	bool kicked, ready;			/* remote rings only: look, pop */
 	struct reactor_timer look;		/* remote rings that nobody kicks */
 	uint64_t look_ns;			/* how long it waits */

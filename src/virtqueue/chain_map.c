@@ -19,7 +19,7 @@ bool ring_part_locate(const struct memory_map *map, uint64_t iova, uint64_t byte
 static uint64_t header_take(const struct virtqueue *q, struct chain_slot *s, const void *host,
 			    uint64_t length)
 {
-	uint64_t part = minimum_u64(length, q->options.header_size - s->chain.header_bytes);
+	uint64_t part = minimum_u64(length, q->setup.header_size - s->chain.header_bytes);
 
 	__builtin_memcpy(s->header + s->chain.header_bytes, host, part);
 	s->chain.header_bytes += part;
@@ -32,7 +32,7 @@ static bool part_add(struct virtqueue *q, struct chain_slot *s, char *host, uint
 {
 	uint64_t taken = 0;
 
-	if (!writable && s->chain.header_bytes < q->options.header_size)
+	if (!writable && s->chain.header_bytes < q->setup.header_size)
 		taken = header_take(q, s, host, part);
 	return taken == part ||
 	       slot_append(q, s, host + taken, iova + taken, part - taken, writable);

@@ -128,7 +128,7 @@ static void read_readable(struct virtqueue *q, struct remote_chain *c, struct ch
 
 	for (unsigned i = 0; i < c->count && !(c->list[i].flags & VRING_DESC_F_WRITE); i++) {
 		uint64_t iova = c->list[i].addr, left = c->list[i].len;
-		uint64_t head = minimum_u64(left, q->options.header_size - s->chain.header_bytes);
+		uint64_t head = minimum_u64(left, q->setup.header_size - s->chain.header_bytes);
 
 		if (head) {
 			chain_read(q, c, t++, LINK_HEADER, iova, s->header + s->chain.header_bytes,
@@ -150,7 +150,7 @@ static void measure(struct virtqueue *q, struct remote_chain *c, struct chain_sl
 	for (unsigned i = 0; i < c->count; i++)
 		sums[!!(c->list[i].flags & VRING_DESC_F_WRITE)] += c->list[i].len;
 	s->chain.has_status = q->options.has_status && sums[1];
-	s->chain.readable_bytes = sums[0] - minimum_u64(sums[0], q->options.header_size);
+	s->chain.readable_bytes = sums[0] - minimum_u64(sums[0], q->setup.header_size);
 	s->chain.writable_bytes = sums[1] - s->chain.has_status;
 	c->buffer_bytes = s->chain.readable_bytes + s->chain.writable_bytes;
 }

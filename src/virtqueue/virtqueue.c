@@ -251,7 +251,6 @@ struct virtqueue *virtqueue_create(const struct virtqueue_options *options, stru
 {
 	struct virtqueue *q = calloc(1, sizeof(*q));
 
-	assert(options->header_size <= VIRTQUEUE_HEADER_MAX);
 	if (!q) {
 		error_set(e, -ENOMEM, "out of memory");
 		return NULL;
@@ -359,7 +358,7 @@ int virtqueue_start(struct virtqueue *q, struct reactor *r, const struct virtque
 	int err = check_setup(q, setup, e);
 	struct map_epoch *epoch;
 
-	assert(!q->started);
+	assert(!q->started && setup->header_size <= VIRTQUEUE_HEADER_MAX);
 	if (!err)
 		err = allocate(q, e);
 	if (err)
@@ -428,6 +427,11 @@ void virtqueue_move_interrupt(struct virtqueue *q, int fd)
 bool virtqueue_is_remote(const struct virtqueue *q)
 {
 	return !q->used || !q->available || !q->descriptors;
+}
+
+bool virtqueue_has_fetched(const struct virtqueue *q)
+{
+	return fetch_has_chains(q);
 }
 
 const char *virtqueue_reason(const struct virtqueue *q)

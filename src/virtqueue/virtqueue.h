@@ -32,7 +32,6 @@ enum { VIRTQUEUE_HEADER_MAX = 32, VIRTQUEUE_SIZE_MAX = 32768 };
 struct virtqueue_options {
 	const char *name;	/* "vda/0": counters; copied */
 	uint16_t size_max;	/* descriptors */
-	uint16_t header_size;	/* bytes: what every request begins with; <= VIRTQUEUE_HEADER_MAX */
 	bool has_status;	/* the last writable byte is a status: see virtqueue_push() */
 	void (*ready)(void *arg);	/* something that was under way over the link has ended */
 	void *arg;
@@ -53,6 +52,7 @@ struct virtqueue_chain {
 struct virtqueue_setup {
 	uint64_t features;		/* what the driver has accepted */
 	uint16_t size;			/* descriptors, <= size_max; split: power of two */
+	uint16_t header_size;	/* bytes: what every request begins with; <= VIRTQUEUE_HEADER_MAX */
 	uint16_t available_index;	/* where to go on reading */
 	/* Packed: where to go on writing.  Both then have the descriptor's place (virtio 1.3,
 	 * 4.1.5.2), and in bit 15 the wrap counter (1 at first). */
@@ -110,6 +110,7 @@ bool virtqueue_listen(struct virtqueue *q);
 void virtqueue_mute(struct virtqueue *q);
 
 bool virtqueue_is_remote(const struct virtqueue *q);	/* looking costs transfers: do not poll */
+bool virtqueue_has_fetched(const struct virtqueue *q);	/* remote: chains that are not popped yet */
 /* Broken for good, if it was not yet; reason is static.  What was not popped is let go, so that a
  * change of memory does not wait for it. */
 void virtqueue_abandon(struct virtqueue *q, const char *reason);

@@ -99,12 +99,11 @@ static struct memory_map *map_of(const struct guest_memory *m)
 
 static void run(struct memory_map *map, uint64_t features)
 {
-	const struct virtqueue_options options = { .name = "fuzz",
-						   .size_max = QUEUE_SIZE,
-						   .header_size = 16,
-						   .has_status = true,
-						   .ready = nothing };
+	const struct virtqueue_options options = {
+		.name = "fuzz", .size_max = QUEUE_SIZE, .has_status = true, .ready = nothing
+	};
 	const struct virtqueue_setup setup = { .features = features,
+					       .header_size = 16,
 					       .size = QUEUE_SIZE,
 					       .descriptor_iova = BASE,
 					       .driver_iova = BASE + AVAILABLE,

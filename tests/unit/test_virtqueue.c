@@ -46,6 +46,7 @@ struct fixture {
 static struct virtqueue_setup setup_of(const struct fixture *f, uint64_t features)
 {
 	return (struct virtqueue_setup){
+		.header_size = 16,
 		.features = features,
 		.size = SIZE,
 		.descriptor_iova = BASE + DESCRIPTORS,
@@ -62,11 +63,9 @@ static void nothing(void *arg)
 
 static void queue_create(struct fixture *f)
 {
-	const struct virtqueue_options o = { .name = "test/0",
-					     .size_max = 64,
-					     .header_size = 16,
-					     .has_status = true,
-					     .ready = nothing };
+	const struct virtqueue_options o = {
+		.name = "test/0", .size_max = 64, .has_status = true, .ready = nothing
+	};
 
 	f->q = virtqueue_create(&o, NULL);
 	assert_non_null(f->q);

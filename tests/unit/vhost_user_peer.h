@@ -104,11 +104,16 @@ static void fake_queue_stop(struct virtio_queue *q)
 {
 }
 
+static uint16_t fake_header_size(const struct virtio_device *d, unsigned queue)
+{
+	return 4;
+}
+
 static const struct virtio_device_type fake_type = {
 	.name = "fake",
 	.device_id = 2,
 	.config_size = sizeof(((struct fake *)0)->config),
-	.header_size = 4,
+	.header_size = fake_header_size,
 	.has_status = true,
 	.features = fake_features,
 	.config_read = fake_config_read,
