@@ -6,6 +6,8 @@
 /* One line each. */
 /* clang-format off */
 static const struct uri_scheme *const entries[] = {
+	&network_user.about,
+	&network_tap.about,
 	&network_switch.about,
 	&network_null.about,
 };
