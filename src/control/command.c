@@ -10,10 +10,13 @@
 #include "control/option.h"
 #include "control/program.h"
 #include "control/settings.h"
+#include "network/network_port.h"
 #include "storage/storage.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 enum { STATUS_FAILED = 1, STATUS_USAGE = 2 };
 
@@ -46,10 +49,9 @@ struct topic {
 };
 
 static const struct topic topics[] = {
-	{ "blk", help_print_blk },
-	{ "serve", help_print_serve },
-	{ "disks", storage_print_help },
-	{ "config", help_print_config },
+	{ "blk", help_print_blk },       { "net", help_print_net },
+	{ "serve", help_print_serve },   { "disks", storage_print_help },
+	{ "ports", network_print_help }, { "config", help_print_config },
 };
 
 static int run_help(int count, char *const *arguments)
@@ -78,14 +80,38 @@ static int run_version(int count, char *const *arguments)
 
 /* ---- serving ---- */
 
+/* The commands that serve one device. */
+struct device_command {
+	unsigned place; /* enum option_place */
+	const char *type, *name, *hint;
+	void (*help)(FILE *to);
+	void (*capabilities)(FILE *to);
+};
+
+static const struct device_command blk_command = {
+	.place = OPTION_BLK,
+	.type = "blk",
+	.name = "vda",
+	.hint = "blk --help",
+	.help = help_print_blk,
+	.capabilities = help_print_blk_capabilities,
+};
+
+static const struct device_command net_command = {
+	.place = OPTION_NET,
+	.type = "net",
+	.name = "net0",
+	.hint = "net --help",
+	.help = help_print_net,
+	.capabilities = help_print_net_capabilities,
+};
+
 static int run_action(const struct program_option *action, void (*help)(FILE *to))
 {
 	if (!strcmp(action->name, "help"))
 		help(stdout);
-	else if (!strcmp(action->name, "version"))
-		help_print_version(stdout);
 	else
-		help_print_capabilities(stdout);
+		help_print_version(stdout);
 	return flushed();
 }
 
@@ -119,35 +145,60 @@ static bool wants_capabilities(int count, char *const *arguments)
 	return false;
 }
 
-static int serve_blk(int count, char *const *arguments, struct program_settings *s)
+/* A device of the command's type, under the name that it has unless it is given one. */
+static struct device_settings *add_device(const struct device_command *c,
+					  struct program_settings *s)
+{
+	struct device_settings *d = settings_add_device(s);
+
+	if (!d)
+		return NULL;
+	free(d->name);
+	d->name = strdup(c->name);
+	d->type = strdup(c->type);
+	return d->name && d->type ? d : NULL;
+}
+
+static int serve_device(const struct device_command *c, int count, char *const *arguments,
+			struct program_settings *s)
 {
 	const struct program_option *action;
 	const char *name;
 	struct error e;
 	int err;
 
-	if (!settings_add_device(s))
+	if (!add_device(c, s))
 		return out_of_memory();
-	err = command_line_parse(count, arguments, OPTION_BLK, s, &action, &e);
+	err = command_line_parse(count, arguments, c->place, s, &action, &e);
 	if (!err && action)
-		return run_action(action, help_print_blk);
+		return run_action(action, c->help);
 	if (!err)
 		err = settings_complete_device(&s->devices[0], "--", &name, &e);
-	return err ? usage_error(&e, "blk --help") : run_program(s);
+	return err ? usage_error(&e, c->hint) : run_program(s);
 }
 
-static int run_blk(int count, char *const *arguments)
+static int run_device(const struct device_command *c, int count, char *const *arguments)
 {
 	struct program_settings s;
 	int status;
 
 	if (wants_capabilities(count, arguments)) {
-		help_print_capabilities(stdout);
+		c->capabilities(stdout);
 		return flushed();
 	}
-	status = settings_init(&s) ? out_of_memory() : serve_blk(count, arguments, &s);
+	status = settings_init(&s) ? out_of_memory() : serve_device(c, count, arguments, &s);
 	settings_free(&s);
 	return status;
+}
+
+static int run_blk(int count, char *const *arguments)
+{
+	return run_device(&blk_command, count, arguments);
+}
+
+static int run_net(int count, char *const *arguments)
+{
+	return run_device(&net_command, count, arguments);
 }
 
 /* The command line is read twice: for the file's name, and over what the file says. */
@@ -191,8 +242,9 @@ struct command {
 };
 
 static const struct command commands[] = {
-	{ "blk", run_blk },     { "serve", run_serve }, { "help", run_help },
-	{ "--help", run_help }, { "-h", run_help },     { "--version", run_version },
+	{ "blk", run_blk },           { "net", run_net },     { "serve", run_serve },
+	{ "help", run_help },         { "--help", run_help }, { "-h", run_help },
+	{ "--version", run_version },
 };
 
 static int run_named(const char *name, int count, char *const *arguments)
@@ -219,6 +271,8 @@ int command_run(int count, char *const *arguments)
 
 	if (count && is_called(arguments[0], "outboard-blk"))
 		return run_blk(count - 1, arguments + 1);
+	if (count && is_called(arguments[0], "outboard-net"))
+		return run_net(count - 1, arguments + 1);
 	if (count > 1)
 		return run_named(arguments[1], count - 2, arguments + 2);
 	error_set(&e, -EINVAL, "a command is missing");

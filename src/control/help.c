@@ -80,9 +80,10 @@ void help_print_program(FILE *to)
 	fprintf(to, "Usage: outboard COMMAND [OPTION]...\n"
 		    "Shows virtual machines virtio devices and serves them from elsewhere.\n"
 		    "\nCommands:\n");
-	print_entry(to, "blk", "serve one disk to one vhost-user socket; so does outboard-blk");
+	print_entry(to, "blk", "serve one disk to one socket; so does outboard-blk");
+	print_entry(to, "net", "serve one network device to one socket; so does outboard-net");
 	print_entry(to, "serve", "serve the devices that a configuration file describes");
-	print_entry(to, "help [TOPIC]", "explain blk, serve, disks or config");
+	print_entry(to, "help [TOPIC]", "explain blk, net, serve, disks, ports or config");
 	fprintf(to, "\nOptions:\n");
 	print_entry(to, "--help", "print this text and exit");
 	print_entry(to, "--version", "print the version and exit");
@@ -98,6 +99,16 @@ void help_print_blk(FILE *to)
 		"Serves a disk as a virtio block device to the VMM at a vhost-user or vfio-user\n"
 		"socket.\n");
 	print_options(to, OPTION_BLK);
+}
+
+void help_print_net(FILE *to)
+{
+	fprintf(to,
+		"Usage: outboard net --port URI --socket-path PATH [OPTION]...\n"
+		"       outboard-net --port URI --socket-path PATH [OPTION]...\n"
+		"       outboard net --port URI --vfio-user PATH [OPTION]...\n"
+		"Serves a virtio network device to the VMM at a vhost-user or vfio-user socket.\n");
+	print_options(to, OPTION_NET);
 }
 
 void help_print_serve(FILE *to)
@@ -133,7 +144,7 @@ void help_print_version(FILE *to)
 }
 
 /* A feature is the name of an option of ours that the schema knows. */
-void help_print_capabilities(FILE *to)
+void help_print_blk_capabilities(FILE *to)
 {
 	static const char *const known[] = { "read-only", "blk-file" };
 	const char *separator = "";
@@ -146,4 +157,10 @@ void help_print_capabilities(FILE *to)
 		separator = ",";
 	}
 	fprintf(to, "\n  ]\n}\n");
+}
+
+/* The schema knows of no feature of network back-ends that is an option of ours. */
+void help_print_net_capabilities(FILE *to)
+{
+	fprintf(to, "{\n  \"type\": \"net\",\n  \"features\": []\n}\n");
 }

@@ -6,11 +6,13 @@
 
 void help_print_program(FILE *to);
 void help_print_blk(FILE *to);
+void help_print_net(FILE *to);
 void help_print_serve(FILE *to);
 void help_print_config(FILE *to); /* the configuration file's keys */
 void help_print_version(FILE *to);
 
 /* JSON of @VHostUserBackendCapabilities (QEMU, docs/interop/vhost-user.json). */
-void help_print_capabilities(FILE *to);
+void help_print_blk_capabilities(FILE *to);
+void help_print_net_capabilities(FILE *to);
 
 #endif

@@ -1,12 +1,14 @@
-/* instance.c - one device: its disk, the virtio device in front of it, and the socket. */
+/* instance.c - one device: its disk or port, the virtio device in front of it, and the socket. */
 #include "control/instance.h"
 
 #include "base/error.h"
 #include "base/log.h"
 #include "control/settings.h"
 #include "device/blk.h"
+#include "device/net.h"
 #include "host/host_transport.h"
 #include "link/link_model.h"
+#include "network/network_port.h"
 #include "reactor/reactor.h"
 #include "storage/storage.h"
 #include "virtio/virtio_device.h"
@@ -19,9 +21,12 @@
 struct instance {
 	const struct device_settings *settings; /* borrowed */
 	struct reactor *control;                /* borrowed */
-	struct storage *storage;                /* owned */
-	struct link_model *link_model;          /* owned; NULL: none; outlives blk */
-	struct blk *blk;                        /* owned; NULL until served */
+	struct storage *storage;                /* owned; NULL: a network device */
+	struct network_port *port;              /* owned; NULL: a disk */
+	struct link_model *link_model;          /* owned; NULL: none; outlives the device */
+	struct blk *blk;                        /* owned; NULL until served, as is the next */
+	struct net *net;                        /* owned */
+	struct virtio_device *device;           /* of one of these */
 	const struct host_transport *transport; /* of the endpoint */
 	struct host_endpoint *endpoint;         /* owned; NULL until served and after the stop */
 };
@@ -58,8 +63,11 @@ static int open_parts(struct instance *i, struct error *e)
 	err = err ? err : create_link_model(i, e);
 	if (err)
 		return err;
-	i->storage = storage_open(s->name, s->disk, s->read_only, i->control, e);
-	return i->storage ? 0 : e->code;
+	if (settings_is_type(s, "net"))
+		i->port = network_port_open(s->name, s->port, s->queues, i->control, e);
+	else
+		i->storage = storage_open(s->name, s->disk, s->read_only, i->control, e);
+	return i->storage || i->port ? 0 : e->code;
 }
 
 struct instance *instance_open(const struct device_settings *settings, struct reactor *control,
@@ -79,8 +87,8 @@ struct instance *instance_open(const struct device_settings *settings, struct re
 	return NULL;
 }
 
-static struct blk *create_blk(struct instance *i, struct reactor **workers, unsigned count,
-			      struct error *e)
+static int create_blk(struct instance *i, const struct virtio_device_options *device_options,
+		      struct error *e)
 {
 	const struct device_settings *s = i->settings;
 	struct blk_options options = {
@@ -89,7 +97,33 @@ static struct blk *create_blk(struct instance *i, struct reactor **workers, unsi
 		.block_size = s->block_size,
 		.read_only = s->read_only,
 	};
-	struct virtio_device_options device_options = {
+
+	i->blk = blk_create(&options, device_options, e);
+	if (!i->blk)
+		return e->code;
+	i->device = blk_device(i->blk);
+	return 0;
+}
+
+static int create_net(struct instance *i, const struct virtio_device_options *device_options,
+		      struct error *e)
+{
+	const struct device_settings *s = i->settings;
+	struct net_options options = { .port = i->port, .mtu = s->mtu, .pairs = s->queues };
+
+	settings_mac(s, options.mac);
+	i->net = net_create(&options, device_options, e);
+	if (!i->net)
+		return e->code;
+	i->device = net_device(i->net);
+	return 0;
+}
+
+static int create_device(struct instance *i, struct reactor **workers, unsigned count,
+			 struct error *e)
+{
+	const struct device_settings *s = i->settings;
+	struct virtio_device_options options = {
 		.name = s->name,
 		.queues = s->queues,
 		.queue_size = s->queue_size,
@@ -101,7 +135,7 @@ static struct blk *create_blk(struct instance *i, struct reactor **workers, unsi
 		.link_model = i->link_model,
 	};
 
-	return blk_create(&options, &device_options, e);
+	return i->port ? create_net(i, &options, e) : create_blk(i, &options, e);
 }
 
 /* "1.5 GiB" */
@@ -116,19 +150,33 @@ static void print_size(uint64_t size, char *to, size_t room)
 	snprintf(to, room, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
 }
 
+/* "1.5 GiB", or "52:54:00:12:34:56". */
+static void print_what(const struct instance *i, char *to, size_t room)
+{
+	uint8_t mac[6];
+
+	if (i->storage) {
+		print_size(storage_size(i->storage), to, room);
+		return;
+	}
+	settings_mac(i->settings, mac);
+	snprintf(to, room, "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
+		 mac[5]);
+}
+
 static void log_ready(const struct instance *i)
 {
 	const struct device_settings *s = i->settings;
-	char size[32];
+	char what[32];
 
-	print_size(storage_size(i->storage), size, sizeof(size));
+	print_what(i, what, sizeof(what));
 	if (s->vfio_user)
-		log_info("%s: %s, serving vfio-user on %s", s->name, size, s->vfio_user);
+		log_info("%s: %s, serving vfio-user on %s", s->name, what, s->vfio_user);
 	else if (s->socket_path)
-		log_info("%s: %s, %s vhost-user on %s", s->name, size,
+		log_info("%s: %s, %s vhost-user on %s", s->name, what,
 			 s->connect ? "connecting" : "serving", s->socket_path);
 	else
-		log_info("%s: %s, serving vhost-user on fd %lld", s->name, size, (long long)s->fd);
+		log_info("%s: %s, serving vhost-user on fd %lld", s->name, what, (long long)s->fd);
 }
 
 int instance_serve(struct instance *i, struct reactor **workers, unsigned count,
@@ -140,13 +188,14 @@ int instance_serve(struct instance *i, struct reactor **workers, unsigned count,
 					.connect = s->connect,
 					.pci = identity,
 					.doorbell_page = s->doorbell_page,
-					.vectors = s->vectors < 0 ? s->queues + 1 : s->vectors };
+					.vectors = s->vectors };
 
-	i->blk = create_blk(i, workers, count, e);
-	if (!i->blk)
+	if (create_device(i, workers, count, e))
 		return error_wrap(e, "device %s", s->name);
+	if (s->vectors < 0)
+		address.vectors = virtio_device_queue_count(i->device) + 1;
 	i->transport = s->vfio_user ? &vfio_user_transport : &vhost_user_transport;
-	i->endpoint = i->transport->open(&address, blk_device(i->blk), e);
+	i->endpoint = i->transport->open(&address, i->device, e);
 	if (!i->endpoint)
 		return error_wrap(e, "device %s", s->name);
 	log_ready(i);
@@ -169,8 +218,10 @@ void instance_free(struct instance *i)
 	if (!i)
 		return;
 	blk_free(i->blk);
+	net_free(i->net);
 	link_model_free(i->link_model);
 	storage_close(i->storage);
+	network_port_close(i->port);
 	free(i);
 }
 
@@ -181,7 +232,8 @@ const char *instance_name(const struct instance *i)
 
 void instance_refresh(struct instance *i)
 {
-	storage_refresh(i->storage);
+	if (i->storage)
+		storage_refresh(i->storage);
 }
 
 void instance_print_latencies(struct instance *i, FILE *to)

@@ -30,6 +30,7 @@ enum option_place {
 	OPTION_FILE = 4,           /* a key of the configuration file's outermost object */
 	OPTION_FILE_DEVICE = 8,    /* a key of one of its devices */
 	OPTION_FILE_REQUIRED = 16, /* ... which every device must have */
+	OPTION_NET = 32,           /* outboard net --NAME */
 };
 
 struct program_option {

@@ -48,7 +48,17 @@ static const char *check_serial(const char *text)
 	return n < 1 || n > SERIAL_MAXIMUM ? "must have 1 to 20 characters" : NULL;
 }
 
-static const char *const device_types[] = { "blk", NULL };
+/* "52:54:00:12:34:56", and not a group's. */
+static const char *check_mac(const char *text)
+{
+	uint8_t mac[6];
+
+	if (settings_parse_mac(text, mac))
+		return "must be six bytes in hex, such as 52:54:00:12:34:56";
+	return mac[0] & 1 ? "must not be the address of a group" : NULL;
+}
+
+static const char *const device_types[] = { "blk", "net", NULL };
 static const char *const on_off[] = { "on", "off", NULL };
 static const char *const log_levels[] = { "error", "warning", "info", "debug", NULL };
 
@@ -57,7 +67,9 @@ static const char *const log_levels[] = { "error", "warning", "info", "debug", N
 #define OF_PROGRAM(field) \
 	.owner = OPTION_OF_PROGRAM, .offset = offsetof(struct program_settings, field)
 #define BLK_AND_DEVICE (OPTION_BLK | OPTION_FILE_DEVICE)
-#define EVERY_PROGRAM  (OPTION_BLK | OPTION_SERVE | OPTION_FILE)
+#define NET_AND_DEVICE (OPTION_NET | OPTION_FILE_DEVICE)
+#define EVERY_DEVICE   (OPTION_BLK | OPTION_NET | OPTION_FILE_DEVICE)
+#define EVERY_PROGRAM  (OPTION_BLK | OPTION_NET | OPTION_SERVE | OPTION_FILE)
 
 const struct program_option option_table[] = {
 	{ "config", OPTION_TEXT, OF_PROGRAM(config_file), .places = OPTION_SERVE, .value = "FILE",
@@ -66,53 +78,64 @@ const struct program_option option_table[] = {
 	{ "type", OPTION_CHOICE, OF_DEVICE(type),
 	  .places = OPTION_FILE_DEVICE | OPTION_FILE_REQUIRED, .value = "TYPE",
 	  .choices = device_types, .help = "what kind of device it is" },
-	{ "name", OPTION_TEXT, OF_DEVICE(name), .places = BLK_AND_DEVICE | OPTION_FILE_REQUIRED,
-	  .value = "TEXT", .preset_text = "vda", .check = check_name,
-	  .help = "what messages and statistics call the device" },
+	{ "name", OPTION_TEXT, OF_DEVICE(name), .places = EVERY_DEVICE | OPTION_FILE_REQUIRED,
+	  .value = "TEXT", .preset_text = "vda", .preset_help = "vda; of a network device net0",
+	  .check = check_name, .help = "what messages and statistics call the device" },
 	{ "disk", OPTION_TEXT, OF_DEVICE(disk), .places = BLK_AND_DEVICE, .value = "URI",
 	  .check = check_not_empty, .help = "the disk to serve (see \"outboard help disks\")" },
 	{ "blk-file", OPTION_TEXT, OF_DEVICE(blk_file), .places = OPTION_BLK, .value = "PATH",
 	  .check = check_not_empty,
 	  .help = "the same as --disk file:PATH, for programs that know no URIs" },
-	{ "socket-path", OPTION_TEXT, OF_DEVICE(socket_path), .places = BLK_AND_DEVICE,
+	{ "port", OPTION_TEXT, OF_DEVICE(port), .places = NET_AND_DEVICE, .value = "URI",
+	  .check = check_not_empty,
+	  .help = "the network to put the device on (see \"outboard help ports\")" },
+	{ "mac", OPTION_TEXT, OF_DEVICE(mac), .places = NET_AND_DEVICE, .value = "ADDRESS",
+	  .check = check_mac, .preset_help = "one that follows from the name",
+	  .help = "the Ethernet address that the guest is told" },
+	{ "mtu", OPTION_NUMBER, OF_DEVICE(mtu), .places = NET_AND_DEVICE, .value = "BYTES",
+	  .minimum = 68, .maximum = 65535, .preset = 0, .preset_help = "the port's, if it knows",
+	  .help = "the largest packet that the guest is told to send" },
+	{ "socket-path", OPTION_TEXT, OF_DEVICE(socket_path), .places = EVERY_DEVICE,
 	  .value = "PATH", .check = check_socket_path,
 	  .help = "the vhost-user socket to listen on; removed at the end" },
-	{ "vfio-user", OPTION_TEXT, OF_DEVICE(vfio_user), .places = BLK_AND_DEVICE, .value = "PATH",
+	{ "vfio-user", OPTION_TEXT, OF_DEVICE(vfio_user), .places = EVERY_DEVICE, .value = "PATH",
 	  .check = check_socket_path,
 	  .help = "the vfio-user socket to listen on, where the device is a PCI function; removed "
 		  "at the end" },
-	{ "card", OPTION_TEXT, OF_DEVICE(card), .places = BLK_AND_DEVICE, .value = "TEXT",
+	{ "card", OPTION_TEXT, OF_DEVICE(card), .places = EVERY_DEVICE, .value = "TEXT",
 	  .check = check_name, .preset_help = "the name",
 	  .help = "the card that a PCI function is on: those of the same name are one card's "
 		  "functions, in the order in which they are named" },
-	{ "doorbell-page", OPTION_SWITCH, OF_DEVICE(doorbell_page), .places = BLK_AND_DEVICE,
+	{ "doorbell-page", OPTION_SWITCH, OF_DEVICE(doorbell_page), .places = EVERY_DEVICE,
 	  .help = "let the VMM map the page that a PCI function's driver writes notifications to, "
 		  "and poll it: no exit of the guest, but a thread that never sleeps" },
-	{ "vectors", OPTION_NUMBER, OF_DEVICE(vectors), .places = BLK_AND_DEVICE, .value = "N",
+	{ "vectors", OPTION_NUMBER, OF_DEVICE(vectors), .places = EVERY_DEVICE, .value = "N",
 	  .minimum = 0, .maximum = PCI_VECTORS_MAX, .preset = -1, .preset_help = "queues plus 1",
 	  .help = "MSI-X interrupt vectors of a PCI function; with fewer, queues share them; 0: "
 		  "none, "
 		  "the interrupt line instead" },
-	{ "fd", OPTION_NUMBER, OF_DEVICE(fd), .places = BLK_AND_DEVICE, .value = "N", .minimum = 0,
+	{ "fd", OPTION_NUMBER, OF_DEVICE(fd), .places = EVERY_DEVICE, .value = "N", .minimum = 0,
 	  .maximum = 1048576, .preset = -1, .preset_help = "",
 	  .help = "an inherited descriptor that is the vhost-user socket, instead of a path" },
-	{ "connect", OPTION_SWITCH, OF_DEVICE(connect), .places = BLK_AND_DEVICE,
+	{ "connect", OPTION_SWITCH, OF_DEVICE(connect), .places = EVERY_DEVICE,
 	  .help = "connect to the socket's path instead of listening there, again whenever the "
 		  "connection is lost" },
 	{ "read-only", OPTION_SWITCH, OF_DEVICE(read_only), .places = BLK_AND_DEVICE,
 	  .help = "open the disk read-only and offer it as such" },
-	{ "queues", OPTION_NUMBER, OF_DEVICE(queues), .places = BLK_AND_DEVICE, .value = "N",
-	  .minimum = 1, .maximum = 64, .preset = 4, .help = "how many queues the driver may use" },
-	{ "queue-size", OPTION_NUMBER, OF_DEVICE(queue_size), .places = BLK_AND_DEVICE,
-	  .value = "N", .minimum = 2, .maximum = 32768, .power_of_two = true, .preset = 1024,
+	{ "queues", OPTION_NUMBER, OF_DEVICE(queues), .places = EVERY_DEVICE, .value = "N",
+	  .minimum = 1, .maximum = 64, .preset = 0, .preset_help = "4; of a network device 1",
+	  .help = "how many queues the driver may use; of a network device how many pairs, at most "
+		  "16" },
+	{ "queue-size", OPTION_NUMBER, OF_DEVICE(queue_size), .places = EVERY_DEVICE, .value = "N",
+	  .minimum = 2, .maximum = 32768, .power_of_two = true, .preset = 1024,
 	  .help = "the most descriptors a queue may have" },
-	{ "packed", OPTION_CHOICE, OF_DEVICE(packed), .places = BLK_AND_DEVICE, .value = "CHOICE",
+	{ "packed", OPTION_CHOICE, OF_DEVICE(packed), .places = EVERY_DEVICE, .value = "CHOICE",
 	  .choices = on_off, .preset_text = "on", .help = "offer packed rings beside split ones" },
-	{ "in-order", OPTION_CHOICE, OF_DEVICE(in_order), .places = BLK_AND_DEVICE,
-	  .value = "CHOICE", .choices = on_off, .preset_text = "off",
+	{ "in-order", OPTION_CHOICE, OF_DEVICE(in_order), .places = EVERY_DEVICE, .value = "CHOICE",
+	  .choices = on_off, .preset_text = "off",
 	  .help = "offer to use requests in the order in which the driver makes them available" },
-	{ "link-model", OPTION_TEXT, OF_DEVICE(link_model), .places = BLK_AND_DEVICE,
-	  .value = "TEXT", .check = check_not_empty,
+	{ "link-model", OPTION_TEXT, OF_DEVICE(link_model), .places = EVERY_DEVICE, .value = "TEXT",
+	  .check = check_not_empty,
 	  .help = "put a modelled bus before the guest's memory, for experiments: "
 		  "latency=1us,bandwidth=32GB/s,read=256,write=256, or some of these" },
 	{ "serial", OPTION_TEXT, OF_DEVICE(serial), .places = BLK_AND_DEVICE, .value = "TEXT",
@@ -133,11 +156,11 @@ const struct program_option option_table[] = {
 	{ "log-level", OPTION_CHOICE, OF_PROGRAM(log_level), .places = EVERY_PROGRAM,
 	  .value = "LEVEL", .choices = log_levels, .preset_text = "info",
 	  .help = "the least important messages to print" },
-	{ "print-capabilities", OPTION_ACTION, .places = OPTION_BLK,
+	{ "print-capabilities", OPTION_ACTION, .places = OPTION_BLK | OPTION_NET,
 	  .help = "print what this vhost-user back-end can do, as JSON, and exit" },
-	{ "help", OPTION_ACTION, .places = OPTION_BLK | OPTION_SERVE,
+	{ "help", OPTION_ACTION, .places = OPTION_BLK | OPTION_NET | OPTION_SERVE,
 	  .help = "print this text and exit" },
-	{ "version", OPTION_ACTION, .places = OPTION_BLK | OPTION_SERVE,
+	{ "version", OPTION_ACTION, .places = OPTION_BLK | OPTION_NET | OPTION_SERVE,
 	  .help = "print the version and exit" },
 };
 

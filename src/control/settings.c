@@ -1,8 +1,10 @@
 /* settings.c - defaults, ownership, and the rules between settings. */
 #include "control/settings.h"
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "control/option.h"
+#include "device/net.h"
 #include "link/link_model.h"
 #include "pci/pci_function.h"
 
@@ -65,6 +67,57 @@ static char *uri_of_file(const char *path)
 	}
 	*to = '\0';
 	return uri;
+}
+
+bool settings_is_type(const struct device_settings *d, const char *type)
+{
+	return !strcmp(d->type ? d->type : "blk", type);
+}
+
+/* What belongs to devices of another type. */
+static int check_type(const struct device_settings *d, const char *dashes, const char **name,
+		      struct error *e)
+{
+	const struct {
+		const char *name, *type;
+		bool given;
+	} rules[] = {
+		{ "disk", "blk", d->disk },
+		{ "serial", "blk", d->serial },
+		{ "block-size", "blk", d->block_size },
+		{ "read-only", "blk", d->read_only },
+		{ "port", "net", d->port },
+		{ "mac", "net", d->mac },
+		{ "mtu", "net", d->mtu },
+	};
+
+	for (unsigned i = 0; i < ARRAY_LENGTH(rules); i++) {
+		if (!rules[i].given || settings_is_type(d, rules[i].type))
+			continue;
+		*name = rules[i].name;
+		return error_set(e, -EINVAL, "%s%s is for devices of type \"%s\"", dashes, *name,
+				 rules[i].type);
+	}
+	return 0;
+}
+
+static int settle_queues(struct device_settings *d, const char *dashes, const char **name,
+			 struct error *e)
+{
+	bool net = settings_is_type(d, "net");
+
+	if (!d->queues)
+		d->queues = net ? 1 : 4;
+	if (!net || d->queues <= NET_PAIRS_MAX)
+		return 0;
+	*name = "queues";
+	return error_set(e, -EINVAL, "%squeues %lld: a network device has at most %d pairs", dashes,
+			 (long long)d->queues, NET_PAIRS_MAX);
+}
+
+static int check_port(const struct device_settings *d, const char *dashes, struct error *e)
+{
+	return d->port ? 0 : error_set(e, -EINVAL, "%sport is missing", dashes);
 }
 
 static int settle_disk(struct device_settings *d, const char *dashes, const char **name,
@@ -138,7 +191,11 @@ int settings_complete_device(struct device_settings *d, const char *dashes, cons
 	int err;
 
 	*name = NULL;
-	err = settle_disk(d, dashes, name, e);
+	err = check_type(d, dashes, name, e);
+	err = err ? err : settle_queues(d, dashes, name, e);
+	if (!err)
+		err = settings_is_type(d, "net") ? check_port(d, dashes, e)
+						 : settle_disk(d, dashes, name, e);
 	err = err ? err : check_socket(d, dashes, name, e);
 	return err ? err : check_link_model(d, dashes, name, e);
 }
@@ -185,6 +242,21 @@ static const char *card_of(const struct device_settings *d)
 	return d->card ? d->card : d->name;
 }
 
+int settings_parse_mac(const char *text, uint8_t *mac)
+{
+	for (unsigned i = 0; i < 6; i++, text += 3) {
+		char byte[3] = { text[0], text[0] ? text[1] : 0, 0 };
+		char *end;
+
+		if (!isxdigit((unsigned char)byte[0]) || !isxdigit((unsigned char)byte[1]))
+			return -EINVAL;
+		mac[i] = strtoul(byte, &end, 16);
+		if (i < 5 ? text[2] != ':' && text[2] != '-' : text[2] != 0)
+			return -EINVAL;
+	}
+	return 0;
+}
+
 /* FNV-1a; the two low bits of the first byte make it a local address of a single station, so that
  * it is nobody else's EUI-64. */
 static uint64_t serial_of(const char *card)
@@ -194,6 +266,17 @@ static uint64_t serial_of(const char *card)
 	for (; *card; card++)
 		serial = (serial ^ (unsigned char)*card) * 0x100000001b3;
 	return (serial & ~(3ull << 56)) | 2ull << 56;
+}
+
+/* The same kind of number: its highest byte is that of a local address already. */
+void settings_mac(const struct device_settings *d, uint8_t *mac)
+{
+	uint64_t serial = serial_of(d->name);
+
+	if (d->mac && !settings_parse_mac(d->mac, mac))
+		return;
+	for (unsigned i = 0; i < 6; i++)
+		mac[i] = serial >> (56 - 8 * i);
 }
 
 void settings_identify(const struct program_settings *s, unsigned index,

@@ -18,10 +18,13 @@ struct device_settings {
 	char *card;		/* name; NULL: the device's own */
 	char *link_model;	/* as link_model_parse() takes it; NULL: no bus */
 	char *serial;
+	char *port;	/* URI */
+	char *mac;	/* NULL: follows from the name */
 	char *packed, *in_order;	/* "on" or "off" */
 	int64_t fd; /* -1: none */
 	int64_t vectors; /* -1: queues + 1 */
-	int64_t queues, queue_size;
+	int64_t queues, queue_size;	/* queues: of a network device, pairs; 0 until completed */
+	int64_t mtu;	/* bytes; 0: the port's */
 	int64_t block_size; /* bytes; 0: the disk's */
 	bool connect, read_only, doorbell_page;
 };
@@ -53,6 +56,14 @@ int settings_complete_device(struct device_settings *d, const char *dashes, cons
 /* Checks that device `index` shares nothing with an earlier one that two cannot share; likewise. */
 int settings_check_unique(const struct program_settings *s, unsigned index, const char **name,
 			  struct error *e);
+
+/* Whether a device is of this type: "blk" where none is given. */
+bool settings_is_type(const struct device_settings *d, const char *type);
+
+/* Six bytes in hex with ":" or "-" between.  0 or -EINVAL. */
+int settings_parse_mac(const char *text, uint8_t *mac);
+/* The device's address: as given, or a local one that is the same at every start. */
+void settings_mac(const struct device_settings *d, uint8_t *mac);
 
 struct pci_identity;
 

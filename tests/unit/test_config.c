@@ -40,7 +40,7 @@ static void options_describe_themselves(void **state)
 	static const struct {
 		const char *name, *text;
 	} cases[] = {
-		{ "queues", "1..64, default 4" },
+		{ "queues", "1..64, default 4; of a network device 1" },
 		{ "queue-size", "power of two, 2..32768, default 1024" },
 		{ "block-size", "power of two, 512..65536, default the disk's" },
 		{ "log-level", "error, warning, info, debug, default info" },
@@ -322,8 +322,8 @@ static void wrong_files_are_refused_with_position(void **state)
 		  "f:3:3: devices[0]: connect needs socket-path" },
 		{ "{\"devices\":[\n {\"name\":\"a\"}]}", "f:2:2: devices[0]: type is missing" },
 		{ "{\"devices\":[\n {\"type\":\"blk\"}]}", "f:2:2: devices[0]: name is missing" },
-		{ "{\"devices\":[\n {\"type\":\"net\"}]}",
-		  "f:2:10: devices[0]: type \"net\": must be blk" },
+		{ "{\"devices\":[\n {\"type\":\"fs\"}]}",
+		  "f:2:10: devices[0]: type \"fs\": must be one of blk, net" },
 		{ "{\"devices\":[\n {\"type\":\"blk\",\"name\":\"a\"}]}",
 		  "f:2:2: devices[0]: disk is missing" },
 		{ "{\"devices\":[\n" SECOND "\"name\":\"a\"}]}",

@@ -23,9 +23,13 @@ static const uint64_t protocol_features =
 	BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) | BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |
 	BIT(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) | BIT(VHOST_USER_PROTOCOL_F_STATUS);
 
-uint64_t vhost_user_protocol_features(void)
+static const uint64_t network_protocol_features = BIT(VHOST_USER_PROTOCOL_F_RARP) |
+						  BIT(VHOST_USER_PROTOCOL_F_NET_MTU);
+
+uint64_t vhost_user_protocol_features(const struct vhost_user_connection *c)
 {
-	return protocol_features;
+	return virtio_device_has_network(c->device) ? protocol_features | network_protocol_features
+						    : protocol_features;
 }
 
 uint64_t vhost_user_features(const struct vhost_user_connection *c)
@@ -81,14 +85,14 @@ static int set_features(struct vhost_user_connection *c, struct vhost_user_messa
 static int get_protocol_features(struct vhost_user_connection *c, struct vhost_user_message *m,
 				 struct error *e)
 {
-	vhost_user_message_put_number(m, protocol_features);
+	vhost_user_message_put_number(m, vhost_user_protocol_features(c));
 	return 0;
 }
 
 static int set_protocol_features(struct vhost_user_connection *c, struct vhost_user_message *m,
 				 struct error *e)
 {
-	uint64_t strange = m->payload.u64 & ~protocol_features;
+	uint64_t strange = m->payload.u64 & ~vhost_user_protocol_features(c);
 
 	if (strange)
 		return error_set(e, -EINVAL, "protocol features 0x%" PRIx64 " were not offered",
@@ -100,8 +104,23 @@ static int set_protocol_features(struct vhost_user_connection *c, struct vhost_u
 static int get_queue_num(struct vhost_user_connection *c, struct vhost_user_message *m,
 			 struct error *e)
 {
-	vhost_user_message_put_number(m, c->ring_count);
+	vhost_user_message_put_number(m, virtio_device_set_count(c->device));
 	return 0;
+}
+
+/* ---- network devices ---- */
+
+/* The address is in the six bytes of lowest address. */
+static int send_rarp(struct vhost_user_connection *c, struct vhost_user_message *m, struct error *e)
+{
+	virtio_device_announce(c->device, m->payload.bytes);
+	return 0;
+}
+
+static int net_set_mtu(struct vhost_user_connection *c, struct vhost_user_message *m,
+		       struct error *e)
+{
+	return virtio_device_set_mtu(c->device, m->payload.u64, e);
 }
 
 /* ---- owner, reset, status ---- */
@@ -255,6 +274,10 @@ static const struct vhost_user_request requests[VHOST_USER_REQUEST_END] = {
 	[VHOST_USER_SET_VRING_ENABLE] = {
 		"SET_VRING_ENABLE", vhost_user_set_vring_enable,
 		{ STATE, .check = vhost_user_check_enable } },
+	[VHOST_USER_SEND_RARP] = {
+		"SEND_RARP", send_rarp, { U64 }, NEEDS(RARP) },
+	[VHOST_USER_NET_SET_MTU] = {
+		"NET_SET_MTU", net_set_mtu, { U64 }, NEEDS(NET_MTU) },
 	[VHOST_USER_SET_BACKEND_REQ_FD] = {
 		"SET_BACKEND_REQ_FD", vhost_user_set_backend_req_fd, { PAYLOAD_ANY, FDS(1, 1) } },
 	[VHOST_USER_GET_CONFIG] = {

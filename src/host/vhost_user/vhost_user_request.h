@@ -39,7 +39,7 @@ struct vhost_user_request {
 const struct vhost_user_request *vhost_user_request_find(uint32_t number);
 
 /* Which protocol features GET_PROTOCOL_FEATURES offers. */
-uint64_t vhost_user_protocol_features(void);
+uint64_t vhost_user_protocol_features(const struct vhost_user_connection *c);
 
 /* Features that the front-end may choose from: the device's, less what this transport cannot do,
  * and the transport's own. */

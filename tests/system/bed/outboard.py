@@ -36,10 +36,10 @@ def parse_counters(text):
 
 
 class Outboard(Process):
-    """outboard blk on one socket, or outboard serve on those that its configuration names."""
+    """outboard blk or net on one socket, or outboard serve on those that its configuration names."""
 
     def __init__(self, directory, disk=None, *options, name="outboard", socket=None, connect=False,
-                 config=None, prefix=(), transport="vhost-user"):
+                 config=None, prefix=(), transport="vhost-user", port=None):
         self.directory = str(directory)
         self.transport = transport
         self.socket = socket or os.path.join(self.directory, f"{name}.sock")
@@ -51,7 +51,8 @@ class Outboard(Process):
             arguments = ["serve", "--config", self.config]
         else:
             self.sockets = [] if connect else [self.socket]
-            arguments = ["blk", "--disk", disk, OPTION_OF[transport], self.socket,
+            what = ["net", "--port", port] if port else ["blk", "--disk", disk]
+            arguments = [*what, OPTION_OF[transport], self.socket,
                          *(["--connect"] if connect else [])]
         super().__init__([*prefix, program(), *arguments, *options],
                          os.path.join(self.directory, f"{name}.log"))

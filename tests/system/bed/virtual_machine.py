@@ -115,6 +115,20 @@ class PciDisk(Disk):
         return True
 
 
+@dataclasses.dataclass
+class Nic(Disk):
+    """A network device over vhost-user; queues: pairs of them."""
+    name: str = "net0"
+    queues: int = 1
+
+    def device_arguments(self):
+        multiqueue = {"mq": "on"} if self.queues > 1 else {}
+        return ["-netdev", f"vhost-user,id={self.name}-net,chardev={self.name}-socket,"
+                f"queues={self.queues}",
+                "-device", json.dumps({"driver": "virtio-net-pci", "id": self.name,
+                                       "netdev": f"{self.name}-net", **multiqueue, **self.options})]
+
+
 def kernel_command_line(quick=True, options=""):
     """quick: to the guest's agent without systemd."""
     init = "init=/usr/local/sbin/guest-init quiet" if quick else ""
