@@ -43,7 +43,7 @@ static void tell_link(void *arg)
 void network_layer_set_link(struct network_layer *l, bool up)
 {
 	struct network_port *p = l->port;
-	bool all = true;
+	bool all = up; /* a layer that is being opened is not counted yet */
 
 	l->down = !up;
 	for (unsigned i = 0; i < p->layer_count; i++)

@@ -43,6 +43,18 @@ static inline void namespace_enter(void)
 	namespace_map_root(user);
 }
 
+/* No interface that is made from now on says anything of its own accord. */
+static inline void namespace_silence(void)
+{
+	int fd = open("/proc/sys/net/ipv6/conf/default/disable_ipv6", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (write(fd, "1", 1) != 1)
+		perror("disable_ipv6");
+	close(fd);
+}
+
 /* ---- requests ---- */
 
 struct namespace_request {
@@ -171,6 +183,27 @@ static inline int namespace_delete(const char *name)
 	namespace_begin(&q, RTM_DELLINK, 0);
 	q.about.ifi_index = namespace_index(name);
 	return namespace_do(&q);
+}
+
+/* How many have asked for all frames on its wire, or -errno. */
+static inline int namespace_promiscuity(const char *name)
+{
+	struct namespace_request q;
+	char answer[16384] = { 0 };
+	struct nlmsghdr *h = (struct nlmsghdr *)answer;
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), found = -ENOENT;
+	int length;
+
+	namespace_begin(&q, RTM_GETLINK, 0);
+	q.about.ifi_index = namespace_index(name);
+	if (send(fd, &q, q.header.nlmsg_len, 0) < 0 || recv(fd, answer, sizeof(answer), 0) < 0)
+		found = -errno;
+	length = IFLA_PAYLOAD(h);
+	for (struct rtattr *a = IFLA_RTA(NLMSG_DATA(h)); RTA_OK(a, length); a = RTA_NEXT(a, length))
+		if (a->rta_type == IFLA_PROMISCUITY)
+			memcpy(&found, RTA_DATA(a), sizeof(found));
+	close(fd);
+	return found;
 }
 
 #endif

@@ -1,0 +1,702 @@
+/* If this fails, frames between a guest and a raw interface of the host are lost, changed, or come
+ * back to their sender.  Between two ends of a cable in a network namespace of the test's own. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/virtio_net.h>
+#include <poll.h>
+
+#include "base/bytes.h"
+#include "base/counter.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "namespace_bed.h"
+#include "network/network_port.h"
+#include "reactor/reactor.h"
+#include "reactor/reactor_virtual.h"
+
+enum { OURS = 0x88b5 /* the type for local experiments: IEEE 802, 9.2.3 */, QUEUES = 4 };
+
+struct frame {
+	struct virtio_net_hdr header;
+	uint8_t bytes[NETWORK_FRAME_MAX];
+	size_t length;
+};
+
+struct bed {
+	struct reactor_world *world;
+	struct reactor *r;
+	struct network_port *port;
+	struct network_queue *queues[QUEUES];
+	unsigned ready[QUEUES], link_changes;
+	int wire; /* a socket at the other end of the cable, with headers */
+};
+
+static struct frame sent, come;
+
+/* ---- the port ---- */
+
+static void ready(void *arg)
+{
+	++*(unsigned *)arg;
+}
+
+static void link_changed(void *arg)
+{
+	((struct bed *)arg)->link_changes++;
+}
+
+static int bed_try(struct bed *b, const char *uri, unsigned queues, struct error *e)
+{
+	*e = (struct error){ 0 };
+	b->port = network_port_open("net0", uri, queues, b->r, e);
+	if (b->port)
+		network_port_set_listener(b->port, link_changed, b);
+	return b->port ? 0 : e->code;
+}
+
+static void bed_open(struct bed *b, const char *uri, unsigned queues)
+{
+	struct error e;
+
+	if (bed_try(b, uri, queues, &e))
+		print_error("%s\n", e.text);
+	assert_non_null(b->port);
+	network_port_set_offloads(b->port, NETWORK_ALL);
+	for (unsigned i = 0; i < queues; i++) {
+		b->queues[i] = network_queue_open(b->port, i, b->r, ready, &b->ready[i], &e);
+		assert_non_null(b->queues[i]);
+	}
+}
+
+static void bed_close(struct bed *b)
+{
+	reactor_world_enter(b->world, b->r);
+	for (unsigned i = 0; i < QUEUES; i++)
+		if (b->queues[i])
+			network_queue_close(b->queues[i]);
+	memset(b->queues, 0, sizeof(b->queues));
+	network_port_close(b->port);
+	b->port = NULL;
+}
+
+static void bed_step(struct bed *b)
+{
+	if (!reactor_world_step(b->world))
+		usleep(500);
+	reactor_world_enter(b->world, b->r);
+}
+
+/* A port sees its link when the kernel has said so. */
+static void bed_await_link(struct bed *b, bool up)
+{
+	for (unsigned i = 0; i < 4000 && network_port_link(b->port) != up; i++)
+		bed_step(b);
+	assert_int_equal(network_port_link(b->port), up);
+}
+
+/* ---- the other end ---- */
+
+static int wire_open(const char *name)
+{
+	struct sockaddr_ll to = { .sll_family = AF_PACKET,
+				  .sll_protocol = htobe16(ETH_P_ALL),
+				  .sll_ifindex = namespace_index(name) };
+	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
+
+	assert_int_not_equal(fd, -1);
+	assert_int_equal(setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)), 0);
+	assert_int_equal(setsockopt(fd, SOL_PACKET, PACKET_AUXDATA, &on, sizeof(on)), 0);
+	setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on));
+	assert_int_equal(bind(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+	return fd;
+}
+
+static void wire_send(struct bed *b, const struct frame *f)
+{
+	struct iovec iov[2] = { { (void *)&f->header, sizeof(f->header) },
+				{ (void *)f->bytes, f->length } };
+	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
+
+	assert_int_equal(sendmsg(b->wire, &m, 0), sizeof(f->header) + f->length);
+}
+
+/* The tag that the kernel has taken out, or 0.  False: nothing came, in the time given. */
+static bool wire_receive(struct bed *b, struct frame *f, uint32_t *tag, int milliseconds)
+{
+	struct iovec iov[2] = { { &f->header, sizeof(f->header) }, { f->bytes, sizeof(f->bytes) } };
+	char control[CMSG_SPACE(sizeof(struct tpacket_auxdata))];
+	struct msghdr m = { .msg_iov = iov,
+			    .msg_iovlen = 2,
+			    .msg_control = control,
+			    .msg_controllen = sizeof(control) };
+	struct pollfd p = { b->wire, POLLIN, 0 };
+	struct tpacket_auxdata about;
+	ssize_t n = poll(&p, 1, milliseconds) > 0 ? recvmsg(b->wire, &m, 0) : -1;
+
+	if (n < 0)
+		return false;
+	memcpy(&about, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(about));
+	*tag = about.tp_status & TP_STATUS_VLAN_VALID
+		       ? (uint32_t)about.tp_vlan_tpid << 16 | about.tp_vlan_tci
+		       : 0;
+	f->length = n - sizeof(f->header);
+	return true;
+}
+
+/* ---- frames ---- */
+
+static void frame_make(struct frame *f, size_t length, uint8_t seed)
+{
+	static const uint8_t head[] = { 2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1 };
+
+	memset(f, 0, sizeof(*f));
+	memcpy(f->bytes, head, sizeof(head));
+	store_be16(f->bytes + 12, OURS);
+	for (size_t i = NETWORK_HEADER; i < length; i++)
+		f->bytes[i] = i * 7 + seed;
+	f->length = length;
+}
+
+/* In so many pieces. */
+static int port_send(struct bed *b, unsigned queue, const struct frame *f, unsigned pieces)
+{
+	struct iovec iov[200];
+	size_t at = 0;
+
+	for (unsigned i = 0; i < pieces; i++) {
+		size_t length = i + 1 == pieces ? f->length - at : f->length / pieces;
+
+		iov[i] = (struct iovec){ (void *)(f->bytes + at), length };
+		at += length;
+	}
+	return network_send(b->queues[queue], &f->header, iov, pieces, f->length);
+}
+
+static bool port_peek(struct bed *b, unsigned queue, struct network_frame *f)
+{
+	for (unsigned i = 0; i < 2000; i++) {
+		if (network_peek(b->queues[queue], f))
+			return true;
+		bed_step(b);
+	}
+	return false;
+}
+
+static void port_expect(struct bed *b, unsigned queue, const struct frame *f)
+{
+	struct network_frame got;
+
+	assert_true(port_peek(b, queue, &got));
+	assert_int_equal(got.length, f->length);
+	assert_memory_equal(got.bytes, f->bytes, f->length);
+	network_consume(b->queues[queue]);
+}
+
+static void port_expect_nothing(struct bed *b, unsigned queue)
+{
+	struct network_frame got;
+
+	for (unsigned i = 0; i < 40; i++) {
+		assert_int_equal(network_peek(b->queues[queue], &got), 0);
+		bed_step(b);
+	}
+}
+
+/* The kernel sets the other end going in its own time after the carrier has come. */
+static void port_expect_at_last(struct bed *b, const struct frame *f)
+{
+	struct network_frame got;
+	bool here = false;
+
+	for (unsigned i = 0; i < 400 && !here; i++) {
+		wire_send(b, f);
+		for (unsigned j = 0; j < 10 && !here; j++) {
+			here = network_peek(b->queues[0], &got);
+			bed_step(b);
+		}
+	}
+	port_expect(b, 0, f);
+}
+
+static void wire_expect(struct bed *b, const struct frame *f)
+{
+	uint32_t tag;
+
+	assert_true(wire_receive(b, &come, &tag, 1000));
+	assert_int_equal(tag, 0);
+	assert_int_equal(come.length, f->length);
+	assert_memory_equal(come.bytes, f->bytes, f->length);
+}
+
+/* ---- the bed ---- */
+
+static int bed_create(void **state)
+{
+	struct bed *b = calloc(1, sizeof(*b));
+
+	b->world = reactor_world_create(1);
+	b->r = reactor_virtual_create(b->world, "control");
+	reactor_world_enter(b->world, b->r);
+	*state = b;
+	if (namespace_add_veth("left", "right", QUEUES) || namespace_set_up("left", true) ||
+	    namespace_set_up("right", true))
+		return -1;
+	b->wire = wire_open("right");
+	return 0;
+}
+
+static int bed_free(void **state)
+{
+	struct bed *b = *state;
+
+	bed_close(b);
+	close(b->wire);
+	reactor_free(b->r);
+	reactor_world_free(b->world);
+	free(b);
+	namespace_delete("right");
+	return 0;
+}
+
+/* ---- tests ---- */
+
+static void carries_frames_both_ways(void **state)
+{
+	static const size_t sizes[] = { 14, 42, 60, 1000, 1514 };
+	struct bed *b = *state;
+
+	bed_open(b, "packet:left", 1);
+	assert_int_equal(network_port_limits(b->port)->mtu, 1500);
+	for (unsigned i = 0; i < ARRAY_LENGTH(sizes); i++) {
+		frame_make(&sent, sizes[i], i);
+		assert_int_equal(port_send(b, 0, &sent, 1 + i % 3), 0);
+		network_flush(b->queues[0]);
+		wire_expect(b, &sent);
+		wire_send(b, &sent);
+		port_expect(b, 0, &sent);
+	}
+	port_expect_nothing(b, 0);
+}
+
+static void gives_the_same_frame_until_it_is_consumed(void **state)
+{
+	struct bed *b = *state;
+	struct network_frame first, again;
+
+	bed_open(b, "packet:left", 1);
+	frame_make(&sent, 100, 1);
+	wire_send(b, &sent);
+	assert_true(port_peek(b, 0, &first));
+	frame_make(&sent, 200, 2);
+	wire_send(b, &sent);
+	assert_int_equal(network_peek(b->queues[0], &again), 1);
+	assert_ptr_equal(first.bytes, again.bytes);
+	assert_int_equal(again.length, 100);
+	network_consume(b->queues[0]);
+	port_expect(b, 0, &sent);
+}
+
+/* More than a batch, with a large frame in between that is not copied, and one of many pieces. */
+static void keeps_the_order(void **state)
+{
+	struct bed *b = *state;
+
+	namespace_set_mtu("left", 9000);
+	namespace_set_mtu("right", 9000);
+	bed_open(b, "packet:left", 1);
+	for (unsigned i = 0; i < 100; i++) {
+		frame_make(&sent, i % 50 == 20 ? 8000 : 100 + i, i);
+		assert_int_equal(port_send(b, 0, &sent, i == 70 ? 100 : 1), 0);
+	}
+	network_flush(b->queues[0]);
+	for (unsigned i = 0; i < 100; i++) {
+		frame_make(&sent, i % 50 == 20 ? 8000 : 100 + i, i);
+		wire_expect(b, &sent);
+	}
+}
+
+/* The kernel refuses it, whoever asks: counted. */
+static void refuses_what_is_longer_than_the_mtu(void **state)
+{
+	struct bed *b = *state;
+
+	bed_open(b, "packet:left", 1);
+	frame_make(&sent, 3000, 1);
+	assert_int_equal(port_send(b, 0, &sent, 1), -EMSGSIZE);
+	frame_make(&sent, 1600, 1);
+	assert_int_equal(port_send(b, 0, &sent, 1), 0);
+	frame_make(&sent, 60, 1);
+	assert_int_equal(port_send(b, 0, &sent, 1), 0);
+	network_flush(b->queues[0]);
+	wire_expect(b, &sent);
+	assert_int_equal(counter_sum("packet", "net0", "sent_lost"), 1);
+}
+
+/* ---- VLAN tags ---- */
+
+static void frame_make_tagged(struct frame *f, uint16_t type, uint16_t tag)
+{
+	frame_make(f, 200, tag);
+	store_be16(f->bytes + 12, type);
+	store_be16(f->bytes + 14, tag);
+	store_be16(f->bytes + 16, OURS);
+}
+
+static void carries_vlan_tags(void **state)
+{
+	static const uint16_t types[] = { ETH_P_8021Q, ETH_P_8021AD };
+	struct bed *b = *state;
+	uint32_t tag;
+
+	bed_open(b, "packet:left", 1);
+	for (unsigned i = 0; i < ARRAY_LENGTH(types); i++) {
+		frame_make_tagged(&sent, types[i], 0x6123);
+		wire_send(b, &sent);
+		port_expect(b, 0, &sent);
+		assert_int_equal(port_send(b, 0, &sent, 1), 0);
+		network_flush(b->queues[0]);
+		assert_true(wire_receive(b, &come, &tag, 1000));
+		assert_int_equal(tag, (uint32_t)types[i] << 16 | 0x6123);
+		assert_int_equal(come.length, 196);
+		assert_memory_equal(come.bytes, sent.bytes, 12);
+		assert_memory_equal(come.bytes + 12, sent.bytes + 16, 184);
+	}
+}
+
+/* ---- offloads ---- */
+
+/* A TCP segment over IPv4, at `at` bytes, whose checksum is still that of the pseudo-header. */
+static void frame_make_tcp(struct frame *f, size_t at, size_t length, uint16_t port)
+{
+	uint8_t *ip = f->bytes + at, *tcp = ip + 20;
+
+	frame_make(f, length, 3);
+	memset(ip, 0, 40);
+	store_be16(ip - 2, ETH_P_IP);
+	ip[0] = 0x45;
+	store_be16(ip + 2, length - at);
+	ip[8] = 64;
+	ip[9] = 6;
+	store_be32(ip + 12, 0x0a000001);
+	store_be32(ip + 16, 0x0a000002);
+	store_be16(tcp, port);
+	store_be16(tcp + 2, 80);
+	tcp[12] = 5 << 4;
+	f->header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+	f->header.csum_start = htole16(at + 20);
+	f->header.csum_offset = htole16(16);
+}
+
+static void frame_segment(struct frame *f, size_t at)
+{
+	f->header.gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
+	f->header.gso_size = htole16(1400);
+	f->header.hdr_len = htole16(at + 40);
+}
+
+static void headers_equal(const struct virtio_net_hdr *got, const struct virtio_net_hdr *expected)
+{
+	assert_int_equal(got->flags, expected->flags);
+	assert_int_equal(got->gso_type, expected->gso_type);
+	assert_int_equal(got->gso_size, expected->gso_size);
+	assert_int_equal(got->csum_start, expected->csum_start);
+	assert_int_equal(got->csum_offset, expected->csum_offset);
+}
+
+static void port_expect_with_header(struct bed *b, const struct frame *f)
+{
+	struct network_frame got;
+
+	assert_true(port_peek(b, 0, &got));
+	headers_equal(&got.header, &f->header);
+	assert_int_equal(got.length, f->length);
+	assert_memory_equal(got.bytes, f->bytes, f->length);
+	network_consume(b->queues[0]);
+}
+
+static void leaves_undone_what_is_undone(void **state)
+{
+	static const size_t sizes[] = { 60, 1000, 30000, 65000 };
+	struct bed *b = *state;
+	uint32_t tag;
+
+	bed_open(b, "packet:left", 1);
+	assert_int_equal(network_port_limits(b->port)->offloads & 31, 31);
+	for (unsigned i = 0; i < ARRAY_LENGTH(sizes); i++) {
+		frame_make_tcp(&sent, 14, sizes[i], 1000);
+		if (sizes[i] > 1500)
+			frame_segment(&sent, 14);
+		wire_send(b, &sent);
+		port_expect_with_header(b, &sent);
+		assert_int_equal(port_send(b, 0, &sent, 3), 0);
+		network_flush(b->queues[0]);
+		assert_true(wire_receive(b, &come, &tag, 1000));
+		headers_equal(&come.header, &sent.header);
+		assert_int_equal(come.length, sent.length);
+		assert_memory_equal(come.bytes, sent.bytes, sent.length);
+	}
+}
+
+/* The kernel's offsets count without the tag, ours with it. */
+static void shifts_the_header_behind_a_tag(void **state)
+{
+	struct bed *b = *state;
+
+	bed_open(b, "packet:left", 1);
+	frame_make_tcp(&sent, 18, 20000, 1000);
+	frame_segment(&sent, 18);
+	store_be16(sent.bytes + 12, ETH_P_8021Q);
+	store_be16(sent.bytes + 14, 42);
+	wire_send(b, &sent);
+	port_expect_with_header(b, &sent);
+}
+
+/* ---- queues ---- */
+
+/* The queue that a frame comes to, or -1. */
+static int queue_of(struct bed *b, const struct frame *f)
+{
+	struct network_frame got;
+	int found = -1;
+
+	for (unsigned turn = 0; turn < 1000 && found < 0; turn++) {
+		for (unsigned i = 0; i < QUEUES && found < 0; i++)
+			if (network_peek(b->queues[i], &got))
+				found = i;
+		if (found < 0)
+			bed_step(b);
+	}
+	if (found < 0)
+		return -1;
+	assert_int_equal(got.length, f->length);
+	network_consume(b->queues[found]);
+	return found;
+}
+
+static void spreads_frames_over_active_queues(void **state)
+{
+	struct bed *b = *state;
+
+	bed_open(b, "packet:left", QUEUES);
+	for (unsigned active = 1; active <= QUEUES; active++) {
+		unsigned hits[QUEUES] = { 0 };
+
+		network_port_set_active(b->port, active);
+		for (unsigned i = 0; i < 64; i++) {
+			int first;
+
+			frame_make_tcp(&sent, 14, 100, i);
+			wire_send(b, &sent);
+			first = queue_of(b, &sent);
+			assert_in_range(first, 0, active - 1);
+			wire_send(b, &sent);
+			assert_int_equal(queue_of(b, &sent), first);
+			hits[first]++;
+		}
+		for (unsigned i = 0; i < active; i++)
+			assert_in_range(hits[i], 64 / active / 4, 64);
+	}
+}
+
+/* Also where several sockets share the interface. */
+static void hears_nothing_of_its_own(void **state)
+{
+	struct bed *b = *state;
+
+	bed_open(b, "packet:left", QUEUES);
+	network_port_set_active(b->port, QUEUES);
+	for (unsigned i = 0; i < 20; i++) {
+		frame_make_tcp(&sent, 14, 100, i);
+		assert_int_equal(port_send(b, i % QUEUES, &sent, 1), 0);
+		network_flush(b->queues[i % QUEUES]);
+	}
+	for (unsigned i = 0; i < QUEUES; i++)
+		port_expect_nothing(b, i);
+}
+
+/* What came for the last guest is not for the next. */
+static void forgets_frames_between_two_users(void **state)
+{
+	struct bed *b = *state;
+	struct error e;
+
+	bed_open(b, "packet:left", 1);
+	frame_make(&sent, 100, 1);
+	wire_send(b, &sent);
+	network_queue_close(b->queues[0]);
+	wire_send(b, &sent);
+	b->queues[0] = network_queue_open(b->port, 0, b->r, ready, &b->ready[0], &e);
+	assert_non_null(b->queues[0]);
+	port_expect_nothing(b, 0);
+	frame_make(&sent, 120, 2);
+	wire_send(b, &sent);
+	port_expect(b, 0, &sent);
+}
+
+/* A device without buffers: one call, then silence, and nothing is lost. */
+static void is_quiet_while_nobody_takes_frames(void **state)
+{
+	enum { COUNT = 100 };
+	struct bed *b = *state;
+
+	bed_open(b, "packet:left", 1);
+	port_expect_nothing(b, 0);
+	b->ready[0] = 0;
+	frame_make(&sent, 100, 1);
+	for (unsigned i = 0; i < COUNT; i++)
+		wire_send(b, &sent);
+	for (unsigned i = 0; i < 100 && !b->ready[0]; i++)
+		bed_step(b);
+	for (unsigned i = 0; i < 10; i++)
+		reactor_world_step(b->world);
+	assert_int_equal(b->ready[0], 1);
+	assert_false(reactor_world_step(b->world));
+	reactor_world_enter(b->world, b->r);
+	for (unsigned i = 0; i < COUNT; i++)
+		port_expect(b, 0, &sent);
+	port_expect_nothing(b, 0);
+	wire_send(b, &sent);
+	port_expect(b, 0, &sent);
+	assert_int_equal(b->ready[0], 2);
+}
+
+/* ---- the interface ---- */
+
+static void follows_the_link(void **state)
+{
+	struct bed *b = *state;
+
+	bed_open(b, "packet:left", 1);
+	assert_true(network_port_link(b->port));
+	assert_int_equal(namespace_set_up("left", false), 0);
+	bed_await_link(b, false);
+	frame_make(&sent, 100, 1);
+	port_send(b, 0, &sent, 1);
+	network_flush(b->queues[0]);
+	port_expect_nothing(b, 0);
+	assert_int_equal(namespace_set_up("left", true), 0);
+	bed_await_link(b, true);
+	frame_make(&sent, 100, 2);
+	assert_int_equal(port_send(b, 0, &sent, 1), 0);
+	network_flush(b->queues[0]);
+	wire_expect(b, &sent);
+	port_expect_at_last(b, &sent);
+	assert_in_range(b->link_changes, 2, 4);
+}
+
+static void is_down_from_the_start(void **state)
+{
+	struct bed *b = *state;
+
+	assert_int_equal(namespace_set_up("right", false), 0);
+	bed_open(b, "packet:left", 1);
+	assert_false(network_port_link(b->port));
+	assert_int_equal(namespace_set_up("right", true), 0);
+	bed_await_link(b, true);
+	close(b->wire); /* it has an error to tell, too */
+	b->wire = wire_open("right");
+	frame_make(&sent, 100, 1);
+	port_expect_at_last(b, &sent);
+}
+
+static void survives_the_interface(void **state)
+{
+	struct bed *b = *state;
+
+	bed_open(b, "packet:left", 1);
+	assert_int_equal(namespace_delete("left"), 0);
+	bed_await_link(b, false);
+	frame_make(&sent, 100, 1);
+	for (unsigned i = 0; i < 100; i++)
+		port_send(b, 0, &sent, 1);
+	network_flush(b->queues[0]);
+	port_expect_nothing(b, 0);
+	/* At rest. */
+	for (unsigned i = 0; i < 100 && reactor_world_step(b->world); i++)
+		;
+	assert_false(reactor_world_step(b->world));
+}
+
+static void asks_for_all_frames(void **state)
+{
+	struct bed *b = *state;
+
+	bed_open(b, "packet:left", 1);
+	assert_int_equal(namespace_promiscuity("left"), 1);
+	bed_close(b);
+	assert_int_equal(namespace_promiscuity("left"), 0);
+	bed_open(b, "packet:left?promiscuous=off", 1);
+	assert_int_equal(namespace_promiscuity("left"), 0);
+}
+
+/* ---- refusals ---- */
+
+static void refuse(struct bed *b, const char *uri, int code, const char *words)
+{
+	struct error e;
+
+	assert_int_equal(bed_try(b, uri, 1, &e), code);
+	if (!strstr(e.text, words))
+		print_error("%s\n", e.text);
+	assert_non_null(strstr(e.text, words));
+}
+
+static void says_what_is_wrong(void **state)
+{
+	struct bed *b = *state;
+
+	refuse(b, "packet:nowhere", -ENODEV, "there is no interface of this name");
+	refuse(b, "packet:", -EINVAL, "not the name of an interface");
+	refuse(b, "packet:a-name-that-is-too-long", -EINVAL, "not the name of an interface");
+	refuse(b, "packet:lo", -EINVAL, "not an Ethernet interface");
+	refuse(b, "packet:left?queues=0", -EINVAL, "queues");
+	refuse(b, "packet:left?queues=17", -EINVAL, "queues");
+	refuse(b, "packet:left?promiscuous=2", -EINVAL, "promiscuous");
+}
+
+static void needs_a_privilege(void **state)
+{
+	struct bed *b = *state;
+
+	if (seteuid(65534))
+		skip(); /* in a user namespace, which has one user */
+	refuse(b, "packet:left", -EPERM, "CAP_NET_RAW");
+	assert_int_equal(seteuid(0), 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, bed_create, bed_free)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(carries_frames_both_ways),
+		TEST(gives_the_same_frame_until_it_is_consumed),
+		TEST(keeps_the_order),
+		TEST(refuses_what_is_longer_than_the_mtu),
+		TEST(carries_vlan_tags),
+		TEST(leaves_undone_what_is_undone),
+		TEST(shifts_the_header_behind_a_tag),
+		TEST(spreads_frames_over_active_queues),
+		TEST(hears_nothing_of_its_own),
+		TEST(forgets_frames_between_two_users),
+		TEST(is_quiet_while_nobody_takes_frames),
+		TEST(follows_the_link),
+		TEST(is_down_from_the_start),
+		TEST(survives_the_interface),
+		TEST(asks_for_all_frames),
+		TEST(says_what_is_wrong),
+		TEST(needs_a_privilege),
+	};
+
+	namespace_enter();
+	namespace_silence();
+	log_set_level(LOG_LEVEL_ERROR);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
