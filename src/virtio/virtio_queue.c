@@ -79,7 +79,7 @@ int virtio_queue_take(struct virtio_queue *q, struct virtqueue_chain **c)
 {
 	int answer;
 
-	if (unlikely(!q->budget || q->stopping || q->broken_told || q->homeless))
+	if (unlikely(!q->budget || q->stopping || q->broken_told))
 		return 0;
 	answer = virtqueue_pop(q->ring, c);
 	if (unlikely(answer < 0)) {
@@ -142,6 +142,9 @@ static void flush_run(void *arg)
 {
 	struct virtio_queue *q = arg;
 
+	/* What waits for a ring would wait for ever. */
+	if (unlikely(q->stopping && q->homeless && !virtqueue_is_settled(q->ring)))
+		virtqueue_abandon(q->ring, "stopped while its rings lie in no memory");
 	virtqueue_flush(q->ring);
 	if (unlikely(q->stopping))
 		stop_if_settled(q);
@@ -215,7 +218,7 @@ static bool queue_poll(void *arg)
 	struct virtio_queue *q = arg;
 	int answer;
 
-	if (unlikely(!q->enabled || q->broken_told || q->homeless))
+	if (unlikely(!q->enabled || q->broken_told))
 		return false;
 	if (unlikely(virtqueue_is_remote(q->ring)))
 		return poll_remote(q);
@@ -263,7 +266,7 @@ static bool queue_rest(void *arg)
 {
 	struct virtio_queue *q = arg;
 
-	if (!q->enabled || q->broken_told || q->homeless)
+	if (!q->enabled || q->broken_told)
 		return true;
 	if (virtqueue_is_remote(q->ring))
 		return rest_remote(q);
@@ -274,7 +277,7 @@ static void queue_wake(void *arg)
 {
 	struct virtio_queue *q = arg;
 
-	if (q->enabled && !q->broken_told && !q->homeless)
+	if (q->enabled && !q->broken_told)
 		virtqueue_mute(q->ring);
 }
 

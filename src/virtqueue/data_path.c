@@ -169,6 +169,8 @@ int virtqueue_pop(struct virtqueue *q, struct virtqueue_chain **c)
 		return -EPROTO;
 	if (unlikely(fetch_has_chains(q)))
 		return fetch_pop(q, c);
+	if (unlikely(q->homeless))
+		return 0;
 	if (unlikely(q->packed))
 		return virtqueue_is_remote(q) || fetch_is_syncing(q) ? 0 : pop_packed(q, c);
 	if (!next_head(q, &head))

@@ -91,6 +91,7 @@ static void store_mapped(struct virtqueue *q, struct chain_slot *s, uint64_t wri
 	virtqueue_mark_payload(q, s, written);
 	if (s->status)
 		virtqueue_store_status(q, s, status);
+	slot_renew(q, s);
 }
 
 void deliver_push(struct virtqueue *q, struct chain_slot *s, uint64_t written, uint8_t status)
@@ -154,6 +155,15 @@ static void begin_batch(struct virtqueue *q)
 	r->batch_end = q->used_index;
 	r->parity = !r->parity; /* what is pushed from now on belongs to the next batch */
 	return_batch(q);
+}
+
+/* The chains' memory is not touched any more: whoever wants it back need not wait for the ring. */
+static void renew_batch(struct virtqueue *q)
+{
+	struct remote_queue *r = q->remote;
+
+	for (uint16_t i = q->published_index; i != r->batch_end; i++)
+		slot_renew(q, &q->slots[le32toh(r->elements[i & q->mask].id)]);
 }
 
 /* virtio 1.3, 2.7.8: the elements begin 4 bytes into the ring. */
@@ -253,7 +263,7 @@ static bool deliver_step(struct virtqueue *q)
 {
 	struct remote_queue *r = q->remote;
 
-	if (r->deliver_pending)
+	if (r->deliver_pending || (q->homeless && r->deliver > DELIVER_DATA))
 		return false;
 	switch (r->deliver) {
 	case DELIVER_IDLE:
@@ -263,6 +273,9 @@ static bool deliver_step(struct virtqueue *q)
 		return true;
 	case DELIVER_DATA:
 		if (r->data_pending[!r->parity])
+			return false;
+		renew_batch(q);
+		if (q->homeless)
 			return false;
 		begin_elements(q);
 		return true;
@@ -309,6 +322,11 @@ void deliver_flush(struct virtqueue *q)
 {
 	q->remote->flush_wanted = true;
 	deliver_run(q);
+}
+
+void deliver_resume(struct virtqueue *q)
+{
+	deliver_kick(q);
 }
 
 bool deliver_is_busy(const struct virtqueue *q)

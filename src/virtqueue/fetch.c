@@ -216,11 +216,11 @@ static void sync_run(struct virtqueue *q)
 {
 	struct remote_queue *r = q->remote;
 
-	while (r->sync != SYNC_IDLE && !r->sync_pending && !q->reason)
+	while (r->sync != SYNC_IDLE && !r->sync_pending && !q->reason && !q->homeless)
 		look_step(q);
 	if (q->reason && !r->sync_pending)
 		r->sync = SYNC_IDLE;
-	if (r->sync == SYNC_IDLE && r->again && !q->reason) {
+	if (r->sync == SYNC_IDLE && r->again && !q->reason && !q->homeless) {
 		look_begin(q);
 		if (!r->sync_pending)
 			sync_run(q);
@@ -245,7 +245,7 @@ int fetch_sync(struct virtqueue *q)
 	if (!r)
 		return -EPROTO;
 	r->again = true;
-	if (r->sync == SYNC_IDLE && !r->in_sync) {
+	if (r->sync == SYNC_IDLE && !r->in_sync && !q->homeless) {
 		r->in_sync = true;
 		look_begin(q);
 		if (!r->sync_pending)
@@ -289,6 +289,12 @@ bool fetch_is_busy(const struct virtqueue *q)
 bool fetch_is_syncing(const struct virtqueue *q)
 {
 	return q->remote && q->remote->sync != SYNC_IDLE;
+}
+
+void fetch_resume(struct virtqueue *q)
+{
+	if (q->remote->sync != SYNC_IDLE && !q->remote->sync_pending)
+		sync_run(q);
 }
 
 void fetch_look_again(struct virtqueue *q)

@@ -126,6 +126,7 @@ struct virtqueue {
 	uint16_t used_index;		/* next used element to fill */
 	uint16_t published_index;	/* what the driver sees */
 	bool packed, in_order, event_index, indirect, listening, started;
+	bool homeless;			/* the present memory has not all of the rings */
 	int interrupt;			/* borrowed; -1: none */
 	struct map_epoch *epoch;	/* owned: the present one; &nowhere: none */
 	struct chain_slot *slots;	/* owned, size_max; NULL until the first start */
@@ -169,6 +170,7 @@ int virtqueue_break(struct virtqueue *q, const char *reason);	/* -EPROTO */
 void epoch_put(struct virtqueue *q, struct map_epoch *epoch);	/* one user less */
 struct chain_slot *slot_take(struct virtqueue *q, unsigned head); /* NULL: the queue is broken */
 void slot_free(struct virtqueue *q, struct chain_slot *s);
+void slot_renew(struct virtqueue *q, struct chain_slot *s);	/* holds the present map instead */
 /* Appends one payload entry.  False: too many. */
 bool slot_append(struct virtqueue *q, struct chain_slot *s, void *host, uint64_t iova,
 		 uint64_t length, bool writable);
@@ -274,6 +276,7 @@ int fetch_pop(struct virtqueue *q, struct virtqueue_chain **c);
 bool fetch_is_busy(const struct virtqueue *q);	/* something is on its way */
 bool fetch_is_syncing(const struct virtqueue *q);	/* the available ring is */
 void fetch_look_again(struct virtqueue *q);	/* the memory has changed: ask the driver again */
+void fetch_resume(struct virtqueue *q);		/* there is a ring again */
 bool fetch_has_chains(const struct virtqueue *q);	/* not popped yet, here or on their way */
 /* Mapped ring, remote payload.  again: left by a former process. */
 int fetch_chain(struct virtqueue *q, unsigned head, bool again);
@@ -289,6 +292,7 @@ void remote_queue_free(struct virtqueue *q);
 /* deliver.c */
 void deliver_push(struct virtqueue *q, struct chain_slot *s, uint64_t written, uint8_t status);
 void deliver_flush(struct virtqueue *q);
+void deliver_resume(struct virtqueue *q);	/* there is a ring again */
 bool deliver_is_busy(const struct virtqueue *q);
 
 #endif

@@ -12,6 +12,7 @@
 #include "base/pages.h"
 #include "link/dirty_log.h"
 #include "link/guarded_mapping.h"
+#include "virtqueue/remote_queue.h"
 #include "virtqueue/ring.h"
 
 static const struct counter_field fields[] = {
@@ -119,6 +120,17 @@ static void slot_grow(struct virtqueue *q, struct chain_slot *s)
 	s->iov_max = q->segments_max;
 }
 
+void slot_renew(struct virtqueue *q, struct chain_slot *s)
+{
+	struct map_epoch *old = s->epoch;
+
+	if (likely(old == q->epoch))
+		return;
+	q->epoch->users++;
+	s->epoch = q->epoch;
+	epoch_put(q, old);
+}
+
 bool slot_append(struct virtqueue *q, struct chain_slot *s, void *host, uint64_t iova,
 		 uint64_t length, bool writable)
 {
@@ -163,11 +175,16 @@ static int without_memory(struct virtqueue *q, const char *reason, int err)
 	return err;
 }
 
-/* A queue with nothing to bring back can wait for its rings. */
+/* The queue waits for its rings.  What is under way goes on with the memory that it began with, and
+ * is brought back when there is a ring again.  An in-flight region cannot say so of a packed ring.
+ */
 static int no_ring(struct virtqueue *q)
 {
-	if (q->old_epochs || !virtqueue_is_settled(q))
+	if (q->inflight && q->packed && (q->old_epochs || !virtqueue_is_settled(q)))
 		return without_memory(q, "a ring does not lie in the new memory map", -EFAULT);
+	if (!remote_queue_get(q))
+		return -ENOMEM;
+	q->homeless = true;
 	return -EFAULT;
 }
 
@@ -193,6 +210,11 @@ int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map)
 	if (ring_locate(q, map))
 		return no_ring(q);
 	fetch_look_again(q);
+	if (q->homeless) {
+		q->homeless = false;
+		fetch_resume(q);
+		deliver_resume(q);
+	}
 	return 0;
 }
 
@@ -328,6 +350,7 @@ static void begin_at(struct virtqueue *q, const struct virtqueue_setup *s)
 	q->inflight = NULL;
 	q->batch = (struct inflight_batch){ 0 };
 	q->reason = NULL;
+	q->homeless = false;
 	q->losses_seen = guarded_mapping_losses();
 }
 

@@ -83,7 +83,8 @@ bool virtqueue_is_settled(const struct virtqueue *q);
 /* From now on nothing begins with the old map; requests begun with it keep it.  A ring may lie in
  * memory of the other kind now (mapped, remote): requests go on.  NULL: no memory.  0; -EFAULT or
  * -ENOMEM with a virtqueue_reason(): the queue is broken; -EFAULT without: a ring does not lie in
- * the new map, nothing is under way, and the queue rests until another map has all. */
+ * the new map, and the queue rests until another map has all.  What is under way ends meanwhile and
+ * is brought back then, or let go by virtqueue_abandon(). */
 int virtqueue_set_memory(struct virtqueue *q, struct memory_map *map);
 void virtqueue_set_log(struct virtqueue *q, struct dirty_log *log);	/* NULL: off */
 /* A borrowed eventfd, -1: none.  set: sends an interrupt at once, since one may have been due and

@@ -387,6 +387,13 @@ static void begin_waiting(struct vfio_client_channel *c, uint16_t id)
 	c->has_reply = false;
 }
 
+void vfio_client_channel_catch_up(struct vfio_client_channel *c)
+{
+	if (!c->busy)
+		vfio_client_dma_answer_deferred(c);
+	flush_all(c);
+}
+
 static int end_waiting(struct vfio_client_channel *c, struct error *e)
 {
 	int err = wait_reply(c);
@@ -394,8 +401,7 @@ static int end_waiting(struct vfio_client_channel *c, struct error *e)
 	c->waiting = false;
 	if (!err)
 		err = judge_reply(&c->reply.header);
-	vfio_client_dma_answer_deferred(c);
-	flush_all(c);
+	vfio_client_channel_catch_up(c);
 	return err ? error_set(e, err, "vfio-user: %s", strerror(-err)) : 0;
 }
 

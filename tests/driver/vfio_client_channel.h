@@ -111,6 +111,7 @@ struct vfio_client_channel {
 	/* As QEMU, which holds its big lock while it waits for a reply: the server's commands are
 	 * not answered meanwhile.  Not with a thread. */
 	bool deaf_while_waiting;
+	bool busy;		/* ... and for now does not answer after that either */
 	uint32_t transfer_max;		/* bytes; a command for more is malformed */
 	vfio_client_judge_fn *judge;	/* may be NULL: all are answered.  With the lock held. */
 	void *judge_arg;
@@ -131,6 +132,8 @@ struct vfio_client_channel {
 	int wake;			/* owned eventfd; -1: no thread */
 };
 
+/* Answers what was put off meanwhile. */
+void vfio_client_channel_catch_up(struct vfio_client_channel *c);
 void vfio_client_channel_init(struct vfio_client_channel *c);
 /* fd moves in.  Counters begin anew. */
 void vfio_client_channel_open(struct vfio_client_channel *c, int fd);

@@ -544,6 +544,20 @@ int vfio_user_client_unmap(struct vfio_user_client *c, const struct guest_memory
 	return vfio_user_client_unmap_range(c, m->iova, m->size, e);
 }
 
+int vfio_user_client_remap(struct vfio_user_client *c, const struct guest_memory *m, bool shared,
+			   struct error *e)
+{
+	int err;
+
+	c->channel.busy = true;
+	err = vfio_user_client_unmap(c, m, e);
+	if (!err)
+		err = vfio_user_client_map(c, m, shared, e);
+	c->channel.busy = false;
+	vfio_client_channel_catch_up(&c->channel);
+	return err;
+}
+
 /* ---- interrupts and reset ---- */
 
 int vfio_user_client_irq_info(struct vfio_user_client *c, uint32_t index, uint32_t *flags,

@@ -109,6 +109,9 @@ int vfio_user_client_map(struct vfio_user_client *c, const struct guest_memory *
 			 struct error *e);
 int vfio_user_client_unmap(struct vfio_user_client *c, const struct guest_memory *m,
 			   struct error *e);
+/* Both, with nothing answered between them: a VMM that rearranges its memory. */
+int vfio_user_client_remap(struct vfio_user_client *c, const struct guest_memory *m, bool shared,
+			   struct error *e);
 /* A part of m at any address; flags 1: readable, 2: writable. */
 int vfio_user_client_map_part(struct vfio_user_client *c, const struct vfio_client_window *w,
 			      bool shared, struct error *e);

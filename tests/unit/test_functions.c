@@ -401,6 +401,32 @@ static void unmap_under_requests(void **state)
 			tear(&a, &manners[i], j % 2, j / 2 * 2000);
 }
 
+/* A VMM that rearranges memory takes all of it away and gives it back at once, whatever is under
+ * way.  Nothing gets lost by that.  (A client that answers us between the two, unlike QEMU, has
+ * nothing to answer with.) */
+static void memory_goes_and_comes_back(void **state)
+{
+	static struct alone a;
+	struct error e = { 0 };
+
+	for (unsigned i = 0; i < ARRAY_LENGTH(manners); i++) {
+		struct function *f;
+
+		if (!manners[i].shared && !manners[i].like_qemu)
+			continue;
+		f = alone_open(&a, &manners[i], 2,
+			       "delay+memory:?size=16M&time=100us&jitter=300us");
+		function_work_for(f, 20);
+		for (unsigned round = 0; round < 60; round++) {
+			work_a_little(f);
+			must(vfio_user_client_remap(&f->client, &a.memory, manners[i].shared, &e),
+			     &e);
+		}
+		function_work_for(f, 200);
+		alone_close(&a);
+	}
+}
+
 /* ---- several functions, several guests ---- */
 
 struct machine { /* a guest with some of the bed's functions, in a thread of its own */
@@ -499,6 +525,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(queue_resets_under_load),
 		cmocka_unit_test(clients_vanish_under_load),
 		cmocka_unit_test(unmap_under_requests),
+		cmocka_unit_test(memory_goes_and_comes_back),
 		cmocka_unit_test(two_functions_of_eight_queues),
 		cmocka_unit_test(two_machines_of_eight_functions),
 	};

@@ -44,7 +44,7 @@ static void step_to_end(struct vfio_user_connection *c)
 		c->memory_taken = true;
 		memory_map_release(c->map);
 		c->map = NULL;
-		c->dma.map = NULL;
+		vfio_user_dma_set_map(&c->dma, NULL);
 		pci_function_set_memory(c->function, NULL,
 					vfio_user_connection_change(c, step_to_end));
 		return;

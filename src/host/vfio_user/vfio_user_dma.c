@@ -18,6 +18,8 @@
  * reply that its socket takes only a part of; Linux takes this much as a whole or not at all. */
 enum { MESSAGE_DATA_MAX = 32768 };
 
+#define STRANDED_NS (1000 * UINT64_C(1000000))
+
 enum {
 	SLOTS = 256, /* messages under way; a power of two */
 	ERRNO_MAX = 4095,
@@ -95,9 +97,77 @@ static bool is_reachable(const struct vfio_user_dma *d, const struct link_transf
 	enum memory_access access = t->write ? MEMORY_WRITE : MEMORY_READ;
 	void *host = NULL;
 
-	return d->map && d->tables && !d->refusing &&
-	       memory_map_part(d->map, transfer_address(t), t->part, access, &host) == t->part &&
+	return memory_map_part(d->map, transfer_address(t), t->part, access, &host) == t->part &&
 	       !host;
+}
+
+static void append(struct link_transfer *t, struct link_transfer ***end)
+{
+	t->next = NULL;
+	**end = t;
+	*end = &t->next;
+}
+
+static void enlist(struct vfio_user_dma *d, struct link_transfer *t)
+{
+	append(t, &d->waiting_end);
+	reactor_defer(d->control, &d->turn);
+}
+
+/* A VMM that rearranges memory gives back at once what it takes away; one that does not would wait
+ * for a release, or a reset, that waits for these. */
+static void strand(struct vfio_user_dma *d, struct link_transfer *t)
+{
+	uint64_t deadline = reactor_now(d->control) + STRANDED_NS;
+
+	if (!d->patience.reactor && reactor_timer_set(d->control, &d->patience, deadline)) {
+		finish(d, t, -ENOMEM);
+		return;
+	}
+	append(t, &d->stranded_end);
+}
+
+static struct link_transfer *take_stranded(struct vfio_user_dma *d)
+{
+	struct link_transfer *all = d->stranded;
+
+	d->stranded = NULL;
+	d->stranded_end = &d->stranded;
+	reactor_timer_cancel(&d->patience);
+	return all;
+}
+
+static void fail_stranded(struct vfio_user_dma *d, int status)
+{
+	struct link_transfer *next;
+
+	for (struct link_transfer *t = take_stranded(d); t; t = next) {
+		next = t->next;
+		finish(d, t, status);
+	}
+}
+
+static void patience_is_over(void *arg)
+{
+	fail_stranded(arg, -EFAULT);
+}
+
+void vfio_user_dma_set_map(struct vfio_user_dma *d, const struct memory_map *map)
+{
+	struct link_transfer *next;
+
+	d->map = map;
+	if (!map) {
+		fail_stranded(d, -EFAULT);
+		return;
+	}
+	for (struct link_transfer *t = take_stranded(d); t; t = next) {
+		next = t->next;
+		if (is_reachable(d, t))
+			enlist(d, t);
+		else
+			strand(d, t);
+	}
 }
 
 static void arrive(void *arg)
@@ -106,14 +176,12 @@ static void arrive(void *arg)
 	struct vfio_user_dma *d = CONTAINER_OF(memory_map_remote(t->map), struct vfio_user_dma,
 					       remote);
 
-	if (!is_reachable(d, t)) {
+	if (!d->map || !d->tables || d->refusing)
 		finish(d, t, -EFAULT);
-		return;
-	}
-	t->next = NULL;
-	*d->waiting_end = t;
-	d->waiting_end = &t->next;
-	reactor_defer(d->control, &d->turn);
+	else if (is_reachable(d, t))
+		enlist(d, t);
+	else
+		strand(d, t);
 }
 
 static void submit(struct link_remote *remote, struct link_transfer *t)
@@ -268,6 +336,8 @@ void vfio_user_dma_prepare(struct vfio_user_dma *d)
 {
 	d->remote.type = &type;
 	d->waiting_end = &d->waiting;
+	d->stranded_end = &d->stranded;
+	d->patience = (struct reactor_timer){ .fn = patience_is_over, .arg = d };
 	d->turn = (struct reactor_task){ .fn = end_turn, .arg = d };
 }
 
@@ -291,7 +361,7 @@ int vfio_user_dma_open(struct vfio_user_dma *d)
 
 void vfio_user_dma_close(struct vfio_user_dma *d)
 {
-	assert(!d->waiting && (!d->tables || !d->tables->filling));
+	assert(!d->waiting && !d->stranded && (!d->tables || !d->tables->filling));
 	free(d->tables);
 	d->tables = NULL;
 	free(d->leftover);
@@ -459,28 +529,15 @@ bool vfio_user_dma_is_wanted(const struct vfio_user_dma *d, const struct vfio_us
 
 /* ---- failing ---- */
 
-static bool touches(const struct link_transfer *t, uint64_t iova, uint64_t length)
+static void fail_waiting(struct vfio_user_dma *d, int status)
 {
-	uint64_t first = transfer_address(t);
+	struct link_transfer *t;
 
-	return first - iova < length || iova - first < t->part;
-}
-
-static void fail_waiting(struct vfio_user_dma *d, uint64_t iova, uint64_t length, int status)
-{
-	struct link_transfer **link = &d->waiting;
-
-	while (*link) {
-		struct link_transfer *t = *link;
-
-		if (!touches(t, iova, length)) {
-			link = &t->next;
-			continue;
-		}
-		*link = t->next;
+	while ((t = d->waiting)) {
+		d->waiting = t->next;
 		finish(d, t, status);
 	}
-	d->waiting_end = link;
+	d->waiting_end = &d->waiting;
 }
 
 /* The first queued message has been sent in part: its rest is kept for it. */
@@ -534,21 +591,17 @@ static int fail_job(struct vfio_user_dma *d, struct job *j, int status)
 	return err;
 }
 
-int vfio_user_dma_fail(struct vfio_user_dma *d, uint64_t iova, uint64_t length, int status)
+int vfio_user_dma_fail_all(struct vfio_user_dma *d, int status)
 {
 	int err = 0;
 
-	fail_waiting(d, iova, length, status);
+	fail_waiting(d, status);
+	fail_stranded(d, status);
 	for (unsigned i = 0; d->tables && i < SLOTS; i++) {
 		struct job *j = &d->tables->jobs[i];
 
-		if (j->transfer && touches(j->transfer, iova, length) && fail_job(d, j, status))
+		if (j->transfer && fail_job(d, j, status))
 			err = -ENOMEM;
 	}
 	return err;
-}
-
-int vfio_user_dma_fail_all(struct vfio_user_dma *d, int status)
-{
-	return vfio_user_dma_fail(d, 0, UINT64_MAX, status);
 }

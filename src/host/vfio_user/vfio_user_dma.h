@@ -49,7 +49,6 @@ struct vfio_user_dma {		/* embedded; outlives every map made with it */
 	void *owner;
 
 	/* Set by the owner as it goes. */
-	const struct memory_map *map;	/* the client's memory as it is now; NULL: none */
 	uint32_t transfer_max;		/* bytes in one message */
 	bool refusing;			/* every transfer fails: nobody would answer */
 
@@ -58,7 +57,11 @@ struct vfio_user_dma {		/* embedded; outlives every map made with it */
 	enum vfio_user_dma_layout {
 		LAYOUT_UNKNOWN, LAYOUT_ASKED, LAYOUT_PLAIN, LAYOUT_QEMU
 	} layout;
+	const struct memory_map *map;	/* the client's memory as it is now; NULL: none */
 	struct link_transfer *waiting, **waiting_end;
+	/* To memory that the client has taken away and may give back: it rearranges it so. */
+	struct link_transfer *stranded, **stranded_end;
+	struct reactor_timer patience;	/* set while there are any */
 	struct reactor_task turn;
 	size_t sent;		/* bytes of the first queued message that have been sent */
 	void *leftover;		/* owned: the rest of it, if its transfer has failed; or NULL */
@@ -76,6 +79,8 @@ struct vfio_user_sink {
 };
 
 void vfio_user_dma_prepare(struct vfio_user_dma *d);
+/* The client's memory is this from now on; borrowed until the next call; NULL: none. */
+void vfio_user_dma_set_map(struct vfio_user_dma *d, const struct memory_map *map);
 /* Room for messages, before the first remote region is in a map; idempotent.  0 or -ENOMEM. */
 int vfio_user_dma_open(struct vfio_user_dma *d);
 /* With nothing waiting or under way but orphans, whose replies will not come.  Idempotent. */
@@ -105,9 +110,8 @@ bool vfio_user_dma_is_wanted(const struct vfio_user_dma *d, const struct vfio_us
 
 /* ---- failing ---- */
 
-/* Fails every transfer that touches [iova, iova + length).  0, or -ENOMEM: the connection must end,
- * as a message that has been sent in part cannot be completed. */
-int vfio_user_dma_fail(struct vfio_user_dma *d, uint64_t iova, uint64_t length, int status);
+/* Fails every transfer.  0, or -ENOMEM: the connection must end, as a message that has been sent in
+ * part cannot be completed. */
 int vfio_user_dma_fail_all(struct vfio_user_dma *d, int status);
 
 #endif

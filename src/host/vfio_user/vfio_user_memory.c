@@ -24,7 +24,7 @@ static void give(struct vfio_user_connection *c, struct memory_map *m, vfio_user
 {
 	memory_map_release(c->map);
 	c->map = m;
-	c->dma.map = m;
+	vfio_user_dma_set_map(&c->dma, m);
 	pci_function_set_memory(c->function, m, vfio_user_connection_change(c, after));
 }
 
@@ -162,12 +162,6 @@ static void await_releases(struct vfio_user_connection *c, const struct range *r
 	}
 }
 
-/* What is taken away by messages is taken away at once. */
-static int fail_transfers(struct vfio_user_connection *c, const struct range *range)
-{
-	return vfio_user_dma_fail(&c->dma, range->iova, range->length, -EFAULT);
-}
-
 static int begin_unmap(struct vfio_user_connection *c, const struct range *range, unsigned count,
 		       struct error *e)
 {
@@ -187,8 +181,6 @@ static int begin_unmap(struct vfio_user_connection *c, const struct range *range
 	}
 	await_releases(c, range);
 	give(c, without, unmap_is_done);
-	if (fail_transfers(c, range))
-		vfio_user_connection_break(c, "out of memory");
 	return VFIO_USER_LATER;
 }
 
