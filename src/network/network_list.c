@@ -9,6 +9,7 @@ static const struct uri_scheme *const entries[] = {
 	&network_user.about,
 	&network_tap.about,
 	&network_switch.about,
+	&network_vxlan.about,
 	&network_packet.about,
 	&network_null.about,
 };

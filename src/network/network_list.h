@@ -15,6 +15,7 @@ static inline const struct network_provider *network_provider_of(const struct ur
 
 extern const struct network_provider network_packet;
 extern const struct network_provider network_null, network_switch, network_tap, network_user;
+extern const struct network_provider network_vxlan;
 extern const struct network_provider network_loss, network_delay, network_limit, network_log;
 extern const struct network_provider network_capture;
 
