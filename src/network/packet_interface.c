@@ -26,10 +26,14 @@ static void ask_driver(struct packet_interface *i, int fd)
 {
 	struct ethtool_drvinfo driver = { .cmd = ETHTOOL_GDRVINFO };
 	struct ethtool_channels channels = { .cmd = ETHTOOL_GCHANNELS };
+	struct ethtool_value flags = { .cmd = ETHTOOL_GFLAGS };
 	struct ifreq about = { .ifr_data = &driver };
 
 	if (!ask(fd, i->name, SIOCETHTOOL, &about))
 		memcpy(i->driver, driver.driver, sizeof(i->driver) - 1);
+	about = (struct ifreq){ .ifr_data = &flags };
+	if (!ask(fd, i->name, SIOCETHTOOL, &about))
+		i->takes_tags_out = flags.data & ETH_FLAG_RXVLAN;
 	i->channels = 1;
 	about = (struct ifreq){ .ifr_data = &channels };
 	if (!ask(fd, i->name, SIOCETHTOOL, &about) && channels.combined_count + channels.rx_count)

@@ -2,6 +2,7 @@
 #ifndef NETWORK_PACKET_INTERFACE_H
 #define NETWORK_PACKET_INTERFACE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct error;
@@ -12,6 +13,7 @@ struct packet_interface {
 	uint32_t mtu;		/* bytes */
 	unsigned channels;	/* queues that frames come from, at least 1 */
 	char driver[32];	/* "veth"; "": it does not say */
+	bool takes_tags_out;	/* of frames that come, IEEE 802.1Q (ethtool -K NAME rxvlan) */
 };
 
 /* Control thread.  0, or with *e: -ENODEV there is none of this name, -EINVAL it is not Ethernet,

@@ -29,18 +29,19 @@ static inline void namespace_map_root(unsigned user)
 }
 
 /* Before any thread is made: the whole process moves.  Without privileges, into a user namespace
- * as well.  Ends a test that may do neither, as skipped. */
-static inline void namespace_enter(void)
+ * as well, and answers false.  Ends a test that may do neither, as skipped. */
+static inline bool namespace_enter(void)
 {
 	unsigned user = geteuid();
 
 	if (!unshare(CLONE_NEWNET))
-		return;
+		return true;
 	if (unshare(CLONE_NEWUSER | CLONE_NEWNET)) {
 		printf("unavailable: a network namespace: %s\n", strerror(errno));
 		exit(77);
 	}
 	namespace_map_root(user);
+	return false;
 }
 
 /* No interface that is made from now on says anything of its own accord. */
@@ -185,25 +186,48 @@ static inline int namespace_delete(const char *name)
 	return namespace_do(&q);
 }
 
-/* How many have asked for all frames on its wire, or -errno. */
-static inline int namespace_promiscuity(const char *name)
+/* The 32 bits of an attribute of an interface, perhaps one within another; -ENOENT: it has none. */
+static inline int namespace_attribute(const char *name, unsigned type, unsigned inner)
 {
 	struct namespace_request q;
 	char answer[16384] = { 0 };
 	struct nlmsghdr *h = (struct nlmsghdr *)answer;
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), found = -ENOENT;
-	int length;
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), found = -ENOENT, length;
+	struct rtattr *a = IFLA_RTA(NLMSG_DATA(h));
 
 	namespace_begin(&q, RTM_GETLINK, 0);
 	q.about.ifi_index = namespace_index(name);
 	if (send(fd, &q, q.header.nlmsg_len, 0) < 0 || recv(fd, answer, sizeof(answer), 0) < 0)
 		found = -errno;
-	length = IFLA_PAYLOAD(h);
-	for (struct rtattr *a = IFLA_RTA(NLMSG_DATA(h)); RTA_OK(a, length); a = RTA_NEXT(a, length))
-		if (a->rta_type == IFLA_PROMISCUITY)
-			memcpy(&found, RTA_DATA(a), sizeof(found));
 	close(fd);
+	length = IFLA_PAYLOAD(h);
+	while (RTA_OK(a, length)) {
+		if (a->rta_type == type && inner) {
+			length = RTA_PAYLOAD(a);
+			a = RTA_DATA(a);
+			type = inner;
+			inner = 0;
+			continue;
+		}
+		if (a->rta_type == type)
+			memcpy(&found, RTA_DATA(a), sizeof(found));
+		a = RTA_NEXT(a, length);
+	}
 	return found;
+}
+
+/* How many have asked for all frames on its wire, or -errno. */
+static inline int namespace_promiscuity(const char *name)
+{
+	return namespace_attribute(name, IFLA_PROMISCUITY, 0);
+}
+
+/* The number of the XDP program that is attached to it; 0: none. */
+static inline int namespace_xdp(const char *name)
+{
+	int program = namespace_attribute(name, IFLA_XDP, IFLA_XDP_PROG_ID);
+
+	return program == -ENOENT ? 0 : program;
 }
 
 #endif

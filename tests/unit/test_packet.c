@@ -30,6 +30,7 @@ struct frame {
 };
 
 struct bed {
+	const char *mode;
 	struct reactor_world *world;
 	struct reactor *r;
 	struct network_port *port;
@@ -61,10 +62,13 @@ static int bed_try(struct bed *b, const char *uri, unsigned queues, struct error
 	return b->port ? 0 : e->code;
 }
 
-static void bed_open(struct bed *b, const char *uri, unsigned queues)
+/* options: "" or "&name=value..." */
+static void bed_open(struct bed *b, const char *options, unsigned queues)
 {
+	char uri[128];
 	struct error e;
 
+	snprintf(uri, sizeof(uri), "packet:left?mode=%s%s", b->mode, options);
 	if (bed_try(b, uri, queues, &e))
 		print_error("%s\n", e.text);
 	assert_non_null(b->port);
@@ -241,6 +245,7 @@ static int bed_create(void **state)
 {
 	struct bed *b = calloc(1, sizeof(*b));
 
+	b->mode = *state;
 	b->world = reactor_world_create(1);
 	b->r = reactor_virtual_create(b->world, "control");
 	reactor_world_enter(b->world, b->r);
@@ -272,7 +277,7 @@ static void carries_frames_both_ways(void **state)
 	static const size_t sizes[] = { 14, 42, 60, 1000, 1514 };
 	struct bed *b = *state;
 
-	bed_open(b, "packet:left", 1);
+	bed_open(b, "", 1);
 	assert_int_equal(network_port_limits(b->port)->mtu, 1500);
 	for (unsigned i = 0; i < ARRAY_LENGTH(sizes); i++) {
 		frame_make(&sent, sizes[i], i);
@@ -290,7 +295,7 @@ static void gives_the_same_frame_until_it_is_consumed(void **state)
 	struct bed *b = *state;
 	struct network_frame first, again;
 
-	bed_open(b, "packet:left", 1);
+	bed_open(b, "", 1);
 	frame_make(&sent, 100, 1);
 	wire_send(b, &sent);
 	assert_true(port_peek(b, 0, &first));
@@ -310,7 +315,7 @@ static void keeps_the_order(void **state)
 
 	namespace_set_mtu("left", 9000);
 	namespace_set_mtu("right", 9000);
-	bed_open(b, "packet:left", 1);
+	bed_open(b, "", 1);
 	for (unsigned i = 0; i < 100; i++) {
 		frame_make(&sent, i % 50 == 20 ? 8000 : 100 + i, i);
 		assert_int_equal(port_send(b, 0, &sent, i == 70 ? 100 : 1), 0);
@@ -326,8 +331,9 @@ static void keeps_the_order(void **state)
 static void refuses_what_is_longer_than_the_mtu(void **state)
 {
 	struct bed *b = *state;
+	uint64_t before = counter_sum("packet", "net0", "sent_lost");
 
-	bed_open(b, "packet:left", 1);
+	bed_open(b, "", 1);
 	frame_make(&sent, 3000, 1);
 	assert_int_equal(port_send(b, 0, &sent, 1), -EMSGSIZE);
 	frame_make(&sent, 1600, 1);
@@ -336,7 +342,7 @@ static void refuses_what_is_longer_than_the_mtu(void **state)
 	assert_int_equal(port_send(b, 0, &sent, 1), 0);
 	network_flush(b->queues[0]);
 	wire_expect(b, &sent);
-	assert_int_equal(counter_sum("packet", "net0", "sent_lost"), 1);
+	assert_int_equal(counter_sum("packet", "net0", "sent_lost"), before + 1);
 }
 
 /* ---- VLAN tags ---- */
@@ -355,7 +361,7 @@ static void carries_vlan_tags(void **state)
 	struct bed *b = *state;
 	uint32_t tag;
 
-	bed_open(b, "packet:left", 1);
+	bed_open(b, "", 1);
 	for (unsigned i = 0; i < ARRAY_LENGTH(types); i++) {
 		frame_make_tagged(&sent, types[i], 0x6123);
 		wire_send(b, &sent);
@@ -427,7 +433,7 @@ static void leaves_undone_what_is_undone(void **state)
 	struct bed *b = *state;
 	uint32_t tag;
 
-	bed_open(b, "packet:left", 1);
+	bed_open(b, "", 1);
 	assert_int_equal(network_port_limits(b->port)->offloads & 31, 31);
 	for (unsigned i = 0; i < ARRAY_LENGTH(sizes); i++) {
 		frame_make_tcp(&sent, 14, sizes[i], 1000);
@@ -449,7 +455,7 @@ static void shifts_the_header_behind_a_tag(void **state)
 {
 	struct bed *b = *state;
 
-	bed_open(b, "packet:left", 1);
+	bed_open(b, "", 1);
 	frame_make_tcp(&sent, 18, 20000, 1000);
 	frame_segment(&sent, 18);
 	store_be16(sent.bytes + 12, ETH_P_8021Q);
@@ -484,7 +490,7 @@ static void spreads_frames_over_active_queues(void **state)
 {
 	struct bed *b = *state;
 
-	bed_open(b, "packet:left", QUEUES);
+	bed_open(b, "", QUEUES);
 	for (unsigned active = 1; active <= QUEUES; active++) {
 		unsigned hits[QUEUES] = { 0 };
 
@@ -505,13 +511,21 @@ static void spreads_frames_over_active_queues(void **state)
 	}
 }
 
+/* Channels change hands in turns of the queues' threads. */
+static void set_active(struct bed *b, unsigned active)
+{
+	network_port_set_active(b->port, active);
+	for (unsigned i = 0; i < 20; i++)
+		bed_step(b);
+}
+
 /* Also where several sockets share the interface. */
 static void hears_nothing_of_its_own(void **state)
 {
 	struct bed *b = *state;
 
-	bed_open(b, "packet:left", QUEUES);
-	network_port_set_active(b->port, QUEUES);
+	bed_open(b, "", QUEUES);
+	set_active(b, QUEUES);
 	for (unsigned i = 0; i < 20; i++) {
 		frame_make_tcp(&sent, 14, 100, i);
 		assert_int_equal(port_send(b, i % QUEUES, &sent, 1), 0);
@@ -527,7 +541,7 @@ static void forgets_frames_between_two_users(void **state)
 	struct bed *b = *state;
 	struct error e;
 
-	bed_open(b, "packet:left", 1);
+	bed_open(b, "", 1);
 	frame_make(&sent, 100, 1);
 	wire_send(b, &sent);
 	network_queue_close(b->queues[0]);
@@ -546,7 +560,7 @@ static void is_quiet_while_nobody_takes_frames(void **state)
 	enum { COUNT = 100 };
 	struct bed *b = *state;
 
-	bed_open(b, "packet:left", 1);
+	bed_open(b, "", 1);
 	port_expect_nothing(b, 0);
 	b->ready[0] = 0;
 	frame_make(&sent, 100, 1);
@@ -567,13 +581,161 @@ static void is_quiet_while_nobody_takes_frames(void **state)
 	assert_int_equal(b->ready[0], 2);
 }
 
+/* ---- AF_XDP ---- */
+
+/* More than the kernel takes at one request, and than there are chunks. */
+static void sends_many(void **state)
+{
+	enum { ROUNDS = 30, COUNT = 100 };
+	struct bed *b = *state;
+
+	bed_open(b, "", 1);
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		for (unsigned i = 0; i < COUNT; i++) {
+			frame_make(&sent, 60 + i, i);
+			assert_int_equal(port_send(b, 0, &sent, 1), 0);
+		}
+		network_flush(b->queues[0]);
+		for (unsigned i = 0; i < COUNT; i++) {
+			frame_make(&sent, 60 + i, i);
+			wire_expect(b, &sent);
+		}
+	}
+}
+
+static void receives_many(void **state)
+{
+	enum { ROUNDS = 30, COUNT = 100 };
+	struct bed *b = *state;
+
+	bed_open(b, "", 1);
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		for (unsigned i = 0; i < COUNT; i++) {
+			frame_make(&sent, 60 + i, i);
+			wire_send(b, &sent);
+		}
+		for (unsigned i = 0; i < COUNT; i++) {
+			frame_make(&sent, 60 + i, i);
+			port_expect(b, 0, &sent);
+		}
+	}
+}
+
+static void carries_a_tag_inside(void **state)
+{
+	struct bed *b = *state;
+	uint32_t tag;
+
+	bed_open(b, "", 1);
+	frame_make_tagged(&sent, ETH_P_8021Q, 42);
+	wire_send(b, &sent);
+	port_expect(b, 0, &sent);
+	assert_int_equal(port_send(b, 0, &sent, 1), 0);
+	network_flush(b->queues[0]);
+	assert_true(wire_receive(b, &come, &tag, 1000));
+	assert_int_equal(tag, (uint32_t)ETH_P_8021Q << 16 | 42);
+}
+
+static void refuses_what_is_longer_than_a_chunk(void **state)
+{
+	struct bed *b = *state;
+
+	uint64_t before = counter_sum("network", "net0", "sent_dropped");
+
+	bed_open(b, "", 1);
+	frame_make(&sent, 1523, 1);
+	assert_int_equal(port_send(b, 0, &sent, 1), -EMSGSIZE);
+	assert_int_equal(counter_sum("network", "net0", "sent_dropped"), before + 1);
+}
+
+/* The kernel's own network does no segmentation here, so it is done before. */
+static void does_in_software_what_is_undone(void **state)
+{
+	struct bed *b = *state;
+	uint32_t tag;
+
+	bed_open(b, "", 1);
+	assert_int_equal(network_port_limits(b->port)->offloads, 0);
+	frame_make_tcp(&sent, 14, 3000, 1000);
+	frame_segment(&sent, 14);
+	assert_int_equal(port_send(b, 0, &sent, 1), 0);
+	network_flush(b->queues[0]);
+	assert_true(wire_receive(b, &come, &tag, 1000));
+	assert_int_equal(come.length, 54 + 1400);
+	assert_true(wire_receive(b, &come, &tag, 1000));
+	assert_true(wire_receive(b, &come, &tag, 1000));
+	assert_int_equal(come.length, 3000 - 2 * 1400);
+}
+
+/* A channel that no active queue has is served by one that is. */
+static void serves_all_channels_with_few_queues(void **state)
+{
+	struct bed *b = *state;
+
+	bed_open(b, "", QUEUES);
+	for (unsigned turn = 0; turn < 3 * QUEUES; turn++) {
+		unsigned active = turn % QUEUES + 1;
+
+		set_active(b, active);
+		for (unsigned i = 0; i < 40; i++) {
+			frame_make_tcp(&sent, 14, 100, i);
+			sent.header = (struct virtio_net_hdr){ 0 };
+			wire_send(b, &sent);
+			assert_in_range(queue_of(b, &sent), 0, active - 1);
+		}
+		for (unsigned i = 0; i < active; i++) {
+			frame_make(&sent, 100, i);
+			assert_int_equal(port_send(b, i, &sent, 1), 0);
+			network_flush(b->queues[i]);
+			wire_expect(b, &sent);
+		}
+	}
+}
+
+/* What the user has is his until he gives it back, and then the channel goes. */
+static void keeps_a_channel_while_its_frame_is_used(void **state)
+{
+	struct bed *b = *state;
+	struct network_frame got;
+	int owner = -1;
+
+	bed_open(b, "", QUEUES);
+	set_active(b, QUEUES);
+	for (unsigned i = 0; i < 200 && owner < 1; i++) {
+		frame_make_tcp(&sent, 14, 100, i);
+		sent.header = (struct virtio_net_hdr){ 0 };
+		wire_send(b, &sent);
+		owner = queue_of(b, &sent);
+	}
+	assert_in_range(owner, 1, QUEUES - 1);
+	wire_send(b, &sent);
+	assert_true(port_peek(b, owner, &got));
+	set_active(b, 1);
+	assert_memory_equal(got.bytes, sent.bytes, sent.length);
+	assert_int_equal(network_peek(b->queues[owner], &got), 1);
+	network_consume(b->queues[owner]);
+	wire_send(b, &sent);
+	assert_int_equal(queue_of(b, &sent), 0);
+}
+
+static void takes_away_its_program(void **state)
+{
+	struct bed *b = *state;
+
+	assert_int_equal(namespace_xdp("left"), 0);
+	bed_open(b, "", 1);
+	assert_int_not_equal(namespace_xdp("left"), 0);
+	bed_close(b);
+	assert_int_equal(namespace_xdp("left"), 0);
+}
+
 /* ---- the interface ---- */
 
 static void follows_the_link(void **state)
 {
 	struct bed *b = *state;
 
-	bed_open(b, "packet:left", 1);
+	bed_open(b, "", 1);
 	assert_true(network_port_link(b->port));
 	assert_int_equal(namespace_set_up("left", false), 0);
 	bed_await_link(b, false);
@@ -596,7 +758,7 @@ static void is_down_from_the_start(void **state)
 	struct bed *b = *state;
 
 	assert_int_equal(namespace_set_up("right", false), 0);
-	bed_open(b, "packet:left", 1);
+	bed_open(b, "", 1);
 	assert_false(network_port_link(b->port));
 	assert_int_equal(namespace_set_up("right", true), 0);
 	bed_await_link(b, true);
@@ -610,7 +772,7 @@ static void survives_the_interface(void **state)
 {
 	struct bed *b = *state;
 
-	bed_open(b, "packet:left", 1);
+	bed_open(b, "", 1);
 	assert_int_equal(namespace_delete("left"), 0);
 	bed_await_link(b, false);
 	frame_make(&sent, 100, 1);
@@ -628,11 +790,11 @@ static void asks_for_all_frames(void **state)
 {
 	struct bed *b = *state;
 
-	bed_open(b, "packet:left", 1);
+	bed_open(b, "", 1);
 	assert_int_equal(namespace_promiscuity("left"), 1);
 	bed_close(b);
 	assert_int_equal(namespace_promiscuity("left"), 0);
-	bed_open(b, "packet:left?promiscuous=off", 1);
+	bed_open(b, "&promiscuous=off", 1);
 	assert_int_equal(namespace_promiscuity("left"), 0);
 }
 
@@ -661,6 +823,31 @@ static void says_what_is_wrong(void **state)
 	refuse(b, "packet:left?promiscuous=2", -EINVAL, "promiscuous");
 }
 
+static void says_what_xdp_cannot_do(void **state)
+{
+	struct bed *b = *state;
+
+	refuse(b, "packet:left?mode=xdp&zero-copy=on", -EOPNOTSUPP, "has no zero-copy");
+	refuse(b, "packet:left?mode=packet&zero-copy=on", -EINVAL, "zero-copy");
+	refuse(b, "packet:left?mode=pcap", -EINVAL, "is not auto, xdp or packet");
+	refuse(b, "packet:left?zero-copy=pcap", -EINVAL, "is not auto, on or off");
+	assert_int_equal(namespace_set_mtu("left", 9000), 0);
+	refuse(b, "packet:left?mode=xdp", -EMSGSIZE, "MTU");
+	assert_int_equal(namespace_xdp("left"), 0);
+}
+
+/* What comes from a veth may lack its checksum, which AF_XDP would not say. */
+static void falls_back_to_sockets(void **state)
+{
+	struct bed *b = *state;
+
+	bed_open(b, "", 1);
+	assert_int_equal(namespace_xdp("left"), 0);
+	frame_make_tcp(&sent, 14, 60, 1000);
+	wire_send(b, &sent);
+	port_expect_with_header(b, &sent);
+}
+
 static void needs_a_privilege(void **state)
 {
 	struct bed *b = *state;
@@ -671,32 +858,55 @@ static void needs_a_privilege(void **state)
 	assert_int_equal(seteuid(0), 0);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, bed_create, bed_free)
+#define ON(way, test)                                               \
+	{                                                           \
+#test " by " #way, test, bed_create, bed_free, #way \
+	}
+#define ON_EACH(way)                                                                           \
+	ON(way, carries_frames_both_ways), ON(way, gives_the_same_frame_until_it_is_consumed), \
+		ON(way, hears_nothing_of_its_own), ON(way, forgets_frames_between_two_users),  \
+		ON(way, is_quiet_while_nobody_takes_frames), ON(way, follows_the_link),        \
+		ON(way, is_down_from_the_start), ON(way, survives_the_interface),              \
+		ON(way, asks_for_all_frames)
+
+static int test_xdp(bool privileged)
+{
+	const struct CMUnitTest tests[] = {
+		ON_EACH(xdp),
+		ON(xdp, sends_many),
+		ON(xdp, receives_many),
+		ON(xdp, carries_a_tag_inside),
+		ON(xdp, refuses_what_is_longer_than_a_chunk),
+		ON(xdp, does_in_software_what_is_undone),
+		ON(xdp, serves_all_channels_with_few_queues),
+		ON(xdp, keeps_a_channel_while_its_frame_is_used),
+		ON(xdp, takes_away_its_program),
+		ON(xdp, says_what_xdp_cannot_do),
+	};
+
+	if (privileged)
+		return cmocka_run_group_tests(tests, NULL, NULL);
+	printf("unavailable: AF_XDP, in a user namespace\n");
+	return 0;
+}
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(carries_frames_both_ways),
-		TEST(gives_the_same_frame_until_it_is_consumed),
-		TEST(keeps_the_order),
-		TEST(refuses_what_is_longer_than_the_mtu),
-		TEST(carries_vlan_tags),
-		TEST(leaves_undone_what_is_undone),
-		TEST(shifts_the_header_behind_a_tag),
-		TEST(spreads_frames_over_active_queues),
-		TEST(hears_nothing_of_its_own),
-		TEST(forgets_frames_between_two_users),
-		TEST(is_quiet_while_nobody_takes_frames),
-		TEST(follows_the_link),
-		TEST(is_down_from_the_start),
-		TEST(survives_the_interface),
-		TEST(asks_for_all_frames),
-		TEST(says_what_is_wrong),
-		TEST(needs_a_privilege),
+		ON_EACH(packet),
+		ON(packet, keeps_the_order),
+		ON(packet, refuses_what_is_longer_than_the_mtu),
+		ON(packet, carries_vlan_tags),
+		ON(packet, leaves_undone_what_is_undone),
+		ON(packet, shifts_the_header_behind_a_tag),
+		ON(packet, spreads_frames_over_active_queues),
+		ON(auto, falls_back_to_sockets),
+		ON(auto, says_what_is_wrong),
+		ON(auto, needs_a_privilege),
 	};
+	bool privileged = namespace_enter();
 
-	namespace_enter();
 	namespace_silence();
 	log_set_level(LOG_LEVEL_ERROR);
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, NULL, NULL) + test_xdp(privileged);
 }
