@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <xdp/libxdp.h>
 #include <xdp/xsk.h>
 
@@ -28,10 +29,12 @@ enum {
 	SEND = 1024, /* likewise */
 	CHUNKS = COME + SEND,
 	SMALL = 2048,
-	LARGE = 4096,          /* bytes of a chunk */
-	KERNEL_ROOM = 256,     /* bytes: XDP_PACKET_HEADROOM, before each frame that comes */
-	TAGS = 8,              /* bytes: two tags, which the MTU does not count */
-	KERNEL_BATCH = 32,     /* frames that the kernel sends at one request, when it copies */
+	LARGE = 4096,      /* bytes of a chunk */
+	KERNEL_ROOM = 256, /* bytes: XDP_PACKET_HEADROOM, before each frame that comes */
+	TAGS = 8,          /* bytes: two tags, which the MTU does not count */
+	KERNEL_BATCH = 32, /* frames that the kernel sends at one request, when it copies */
+	BUSY_TRIES = 50,   /* while another socket has the channel */
+	BUSY_PAUSE_NS = 10000000,
 	SOCKET_ROOM = 4 << 20, /* bytes: frames that the kernel has copied and not yet sent */
 };
 
@@ -307,20 +310,14 @@ static int channel_start(struct packet_channel *c, const struct packet_interface
 	return 0;
 }
 
-int packet_channel_open(struct packet_channel **to, const struct packet_interface *i,
-			unsigned number, const struct packet_channel_options *o, struct error *e)
+static int open_once(struct packet_channel **to, const struct packet_interface *i, unsigned number,
+		     const struct packet_channel_options *o, struct error *e)
 {
-	struct packet_channel *c;
+	struct packet_channel *c = calloc(1, sizeof(*c));
 	int status;
 
-	if (i->mtu > PACKET_CHANNEL_MTU_MAX)
-		return error_set(e, -EMSGSIZE, "AF_XDP takes an MTU of at most %d, not %u",
-				 PACKET_CHANNEL_MTU_MAX, i->mtu);
-	c = calloc(1, sizeof(*c));
 	if (!c)
 		return error_set(e, -ENOMEM, "out of memory");
-	libbpf_set_print(say_bpf);
-	libxdp_set_print(say_xdp);
 	c->longest = i->mtu + NETWORK_HEADER + TAGS;
 	c->chunk = c->longest + KERNEL_ROOM <= SMALL ? SMALL : LARGE;
 	status = channel_start(c, i, number, o, e);
@@ -328,6 +325,27 @@ int packet_channel_open(struct packet_channel **to, const struct packet_interfac
 		packet_channel_close(c);
 	else
 		*to = c;
+	return status;
+}
+
+/* The kernel takes a socket that was closed just now, perhaps by the program that we follow, off
+ * its channel in its own time. */
+int packet_channel_open(struct packet_channel **to, const struct packet_interface *i,
+			unsigned number, const struct packet_channel_options *o, struct error *e)
+{
+	const struct timespec pause = { .tv_nsec = BUSY_PAUSE_NS };
+	int status;
+
+	if (i->mtu > PACKET_CHANNEL_MTU_MAX)
+		return error_set(e, -EMSGSIZE, "AF_XDP takes an MTU of at most %d, not %u",
+				 PACKET_CHANNEL_MTU_MAX, i->mtu);
+	libbpf_set_print(say_bpf);
+	libxdp_set_print(say_xdp);
+	status = open_once(to, i, number, o, e);
+	for (unsigned tries = 0; status == -EBUSY && tries < BUSY_TRIES; tries++) {
+		nanosleep(&pause, NULL);
+		status = open_once(to, i, number, o, e);
+	}
 	return status;
 }
 

@@ -19,7 +19,7 @@ bool packet_xdp_copies(const struct packet_xdp *p);
 /* Any thread, as network_provider.set_active. */
 void packet_xdp_set_active(struct packet_xdp *p, unsigned active);
 
-/* Any thread.  While it is down frames are refused, which would wait in the rings until it is up. */
+/* Any thread.  While it is down frames are refused, which would wait in rings until it is up. */
 void packet_xdp_set_link(struct packet_xdp *p, bool up);
 
 /* The queue's reactor, as the entries of struct network_provider. */

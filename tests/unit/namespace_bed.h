@@ -192,7 +192,8 @@ static inline int namespace_attribute(const char *name, unsigned type, unsigned 
 	struct namespace_request q;
 	char answer[16384] = { 0 };
 	struct nlmsghdr *h = (struct nlmsghdr *)answer;
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), found = -ENOENT, length;
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	int found = -ENOENT, length;
 	struct rtattr *a = IFLA_RTA(NLMSG_DATA(h));
 
 	namespace_begin(&q, RTM_GETLINK, 0);
