@@ -46,17 +46,17 @@ static struct frame sent, come;
 
 /* ---- the port ---- */
 
-static void ready(void *arg)
+static inline void ready(void *arg)
 {
 	++*(unsigned *)arg;
 }
 
-static void link_changed(void *arg)
+static inline void link_changed(void *arg)
 {
 	((struct bed *)arg)->link_changes++;
 }
 
-static int bed_try(struct bed *b, const char *uri, unsigned queues, struct error *e)
+static inline int bed_try(struct bed *b, const char *uri, unsigned queues, struct error *e)
 {
 	*e = (struct error){ 0 };
 	b->port = network_port_open("net0", uri, queues, b->r, e);
@@ -66,7 +66,7 @@ static int bed_try(struct bed *b, const char *uri, unsigned queues, struct error
 }
 
 /* options: "" or "&name=value..." */
-static void bed_open(struct bed *b, const char *options, unsigned queues)
+static inline void bed_open(struct bed *b, const char *options, unsigned queues)
 {
 	char uri[128];
 	struct error e;
@@ -82,7 +82,7 @@ static void bed_open(struct bed *b, const char *options, unsigned queues)
 	}
 }
 
-static void bed_close(struct bed *b)
+static inline void bed_close(struct bed *b)
 {
 	reactor_world_enter(b->world, b->r);
 	for (unsigned i = 0; i < QUEUES; i++)
@@ -93,7 +93,7 @@ static void bed_close(struct bed *b)
 	b->port = NULL;
 }
 
-static void bed_step(struct bed *b)
+static inline void bed_step(struct bed *b)
 {
 	if (!reactor_world_step(b->world))
 		usleep(500);
@@ -101,7 +101,7 @@ static void bed_step(struct bed *b)
 }
 
 /* A port sees its link when the kernel has said so. */
-static void bed_await_link(struct bed *b, bool up)
+static inline void bed_await_link(struct bed *b, bool up)
 {
 	for (unsigned i = 0; i < 4000 && network_port_link(b->port) != up; i++)
 		bed_step(b);
@@ -110,7 +110,7 @@ static void bed_await_link(struct bed *b, bool up)
 
 /* ---- the other end ---- */
 
-static int wire_open(const char *name)
+static inline int wire_open(const char *name)
 {
 	struct sockaddr_ll to = { .sll_family = AF_PACKET,
 				  .sll_protocol = htobe16(ETH_P_ALL),
@@ -125,7 +125,7 @@ static int wire_open(const char *name)
 	return fd;
 }
 
-static void wire_send(struct bed *b, const struct frame *f)
+static inline void wire_send(struct bed *b, const struct frame *f)
 {
 	struct iovec iov[2] = { { (void *)&f->header, sizeof(f->header) },
 				{ (void *)f->bytes, f->length } };
@@ -135,7 +135,7 @@ static void wire_send(struct bed *b, const struct frame *f)
 }
 
 /* The tag that the kernel has taken out, or 0.  False: nothing came, in the time given. */
-static bool wire_receive(struct bed *b, struct frame *f, uint32_t *tag, int milliseconds)
+static inline bool wire_receive(struct bed *b, struct frame *f, uint32_t *tag, int milliseconds)
 {
 	struct iovec iov[2] = { { &f->header, sizeof(f->header) }, { f->bytes, sizeof(f->bytes) } };
 	char control[CMSG_SPACE(sizeof(struct tpacket_auxdata))];
@@ -159,7 +159,7 @@ static bool wire_receive(struct bed *b, struct frame *f, uint32_t *tag, int mill
 
 /* ---- frames ---- */
 
-static void frame_make(struct frame *f, size_t length, uint8_t seed)
+static inline void frame_make(struct frame *f, size_t length, uint8_t seed)
 {
 	static const uint8_t head[] = { 2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1 };
 
@@ -172,7 +172,7 @@ static void frame_make(struct frame *f, size_t length, uint8_t seed)
 }
 
 /* In so many pieces. */
-static int port_send(struct bed *b, unsigned queue, const struct frame *f, unsigned pieces)
+static inline int port_send(struct bed *b, unsigned queue, const struct frame *f, unsigned pieces)
 {
 	struct iovec iov[200];
 	size_t at = 0;
@@ -186,7 +186,7 @@ static int port_send(struct bed *b, unsigned queue, const struct frame *f, unsig
 	return network_send(b->queues[queue], &f->header, iov, pieces, f->length);
 }
 
-static bool port_peek(struct bed *b, unsigned queue, struct network_frame *f)
+static inline bool port_peek(struct bed *b, unsigned queue, struct network_frame *f)
 {
 	for (unsigned i = 0; i < 2000; i++) {
 		if (network_peek(b->queues[queue], f))
@@ -196,7 +196,7 @@ static bool port_peek(struct bed *b, unsigned queue, struct network_frame *f)
 	return false;
 }
 
-static void port_expect(struct bed *b, unsigned queue, const struct frame *f)
+static inline void port_expect(struct bed *b, unsigned queue, const struct frame *f)
 {
 	struct network_frame got;
 
@@ -206,7 +206,7 @@ static void port_expect(struct bed *b, unsigned queue, const struct frame *f)
 	network_consume(b->queues[queue]);
 }
 
-static void port_expect_nothing(struct bed *b, unsigned queue)
+static inline void port_expect_nothing(struct bed *b, unsigned queue)
 {
 	struct network_frame got;
 
@@ -217,7 +217,7 @@ static void port_expect_nothing(struct bed *b, unsigned queue)
 }
 
 /* The kernel sets the other end going in its own time after the carrier has come. */
-static void port_expect_at_last(struct bed *b, const struct frame *f)
+static inline void port_expect_at_last(struct bed *b, const struct frame *f)
 {
 	struct network_frame got;
 	bool here = false;
@@ -232,7 +232,7 @@ static void port_expect_at_last(struct bed *b, const struct frame *f)
 	port_expect(b, 0, f);
 }
 
-static void wire_expect(struct bed *b, const struct frame *f)
+static inline void wire_expect(struct bed *b, const struct frame *f)
 {
 	uint32_t tag;
 
@@ -244,7 +244,7 @@ static void wire_expect(struct bed *b, const struct frame *f)
 
 /* ---- the bed ---- */
 
-static int bed_create(void **state)
+static inline int bed_create(void **state)
 {
 	struct bed *b = calloc(1, sizeof(*b));
 
@@ -260,7 +260,7 @@ static int bed_create(void **state)
 	return 0;
 }
 
-static int bed_free(void **state)
+static inline int bed_free(void **state)
 {
 	struct bed *b = *state;
 
@@ -273,7 +273,7 @@ static int bed_free(void **state)
 	return 0;
 }
 
-static void frame_make_tagged(struct frame *f, uint16_t type, uint16_t tag)
+static inline void frame_make_tagged(struct frame *f, uint16_t type, uint16_t tag)
 {
 	frame_make(f, 200, tag);
 	store_be16(f->bytes + 12, type);
@@ -282,7 +282,7 @@ static void frame_make_tagged(struct frame *f, uint16_t type, uint16_t tag)
 }
 
 /* A TCP segment over IPv4, at `at` bytes, whose checksum is still that of the pseudo-header. */
-static void frame_make_tcp(struct frame *f, size_t at, size_t length, uint16_t port)
+static inline void frame_make_tcp(struct frame *f, size_t at, size_t length, uint16_t port)
 {
 	uint8_t *ip = f->bytes + at, *tcp = ip + 20;
 
@@ -303,7 +303,7 @@ static void frame_make_tcp(struct frame *f, size_t at, size_t length, uint16_t p
 	f->header.csum_offset = htole16(16);
 }
 
-static void frame_segment(struct frame *f, size_t at)
+static inline void frame_segment(struct frame *f, size_t at)
 {
 	f->header.gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
 	f->header.gso_size = htole16(1400);
@@ -313,7 +313,7 @@ static void frame_segment(struct frame *f, size_t at)
 /* ---- queues ---- */
 
 /* The queue that a frame comes to, or -1. */
-static int queue_of(struct bed *b, const struct frame *f)
+static inline int queue_of(struct bed *b, const struct frame *f)
 {
 	struct network_frame got;
 	int found = -1;
@@ -333,14 +333,14 @@ static int queue_of(struct bed *b, const struct frame *f)
 }
 
 /* Channels change hands in turns of the queues' threads. */
-static void set_active(struct bed *b, unsigned active)
+static inline void set_active(struct bed *b, unsigned active)
 {
 	network_port_set_active(b->port, active);
 	for (unsigned i = 0; i < 20; i++)
 		bed_step(b);
 }
 
-static void refuse(struct bed *b, const char *uri, int code, const char *words)
+static inline void refuse(struct bed *b, const char *uri, int code, const char *words)
 {
 	struct error e;
 
@@ -352,7 +352,7 @@ static void refuse(struct bed *b, const char *uri, int code, const char *words)
 
 /* ---- what both ways do ---- */
 
-static void carries_frames_both_ways(void **state)
+static inline void carries_frames_both_ways(void **state)
 {
 	static const size_t sizes[] = { 14, 42, 60, 1000, 1514 };
 	struct bed *b = *state;
@@ -370,7 +370,7 @@ static void carries_frames_both_ways(void **state)
 	port_expect_nothing(b, 0);
 }
 
-static void gives_the_same_frame_until_it_is_consumed(void **state)
+static inline void gives_the_same_frame_until_it_is_consumed(void **state)
 {
 	struct bed *b = *state;
 	struct network_frame first, again;
@@ -389,7 +389,7 @@ static void gives_the_same_frame_until_it_is_consumed(void **state)
 }
 
 /* Also where several sockets share the interface. */
-static void hears_nothing_of_its_own(void **state)
+static inline void hears_nothing_of_its_own(void **state)
 {
 	struct bed *b = *state;
 
@@ -404,8 +404,26 @@ static void hears_nothing_of_its_own(void **state)
 		port_expect_nothing(b, i);
 }
 
+/* What the host itself sends by the interface has not come over the wire. */
+static inline void hears_nothing_of_the_host(void **state)
+{
+	struct bed *b = *state;
+	int wire = b->wire;
+
+	for (unsigned queues = 1; queues <= QUEUES; queues += QUEUES - 1) {
+		bed_open(b, "", queues);
+		b->wire = wire_open("left");
+		frame_make(&sent, 100, 1);
+		wire_send(b, &sent);
+		port_expect_nothing(b, 0);
+		close(b->wire);
+		b->wire = wire;
+		bed_close(b);
+	}
+}
+
 /* What came for the last guest is not for the next. */
-static void forgets_frames_between_two_users(void **state)
+static inline void forgets_frames_between_two_users(void **state)
 {
 	struct bed *b = *state;
 	struct error e;
@@ -424,7 +442,7 @@ static void forgets_frames_between_two_users(void **state)
 }
 
 /* A device without buffers: one call, then silence, and nothing is lost. */
-static void is_quiet_while_nobody_takes_frames(void **state)
+static inline void is_quiet_while_nobody_takes_frames(void **state)
 {
 	enum { COUNT = 100 };
 	struct bed *b = *state;
@@ -450,7 +468,7 @@ static void is_quiet_while_nobody_takes_frames(void **state)
 	assert_int_equal(b->ready[0], 2);
 }
 
-static void follows_the_link(void **state)
+static inline void follows_the_link(void **state)
 {
 	struct bed *b = *state;
 
@@ -472,7 +490,7 @@ static void follows_the_link(void **state)
 	assert_in_range(b->link_changes, 2, 4);
 }
 
-static void is_down_from_the_start(void **state)
+static inline void is_down_from_the_start(void **state)
 {
 	struct bed *b = *state;
 
@@ -487,7 +505,7 @@ static void is_down_from_the_start(void **state)
 	port_expect_at_last(b, &sent);
 }
 
-static void survives_the_interface(void **state)
+static inline void survives_the_interface(void **state)
 {
 	struct bed *b = *state;
 
@@ -505,7 +523,7 @@ static void survives_the_interface(void **state)
 	assert_false(reactor_world_step(b->world));
 }
 
-static void asks_for_all_frames(void **state)
+static inline void asks_for_all_frames(void **state)
 {
 	struct bed *b = *state;
 
@@ -521,11 +539,12 @@ static void asks_for_all_frames(void **state)
 	{                                                           \
 #test " by " #way, test, bed_create, bed_free, #way \
 	}
-#define ON_EACH(way)                                                                           \
-	ON(way, carries_frames_both_ways), ON(way, gives_the_same_frame_until_it_is_consumed), \
-		ON(way, hears_nothing_of_its_own), ON(way, forgets_frames_between_two_users),  \
-		ON(way, is_quiet_while_nobody_takes_frames), ON(way, follows_the_link),        \
-		ON(way, is_down_from_the_start), ON(way, survives_the_interface),              \
+#define ON_EACH(way)                                                                               \
+	ON(way, carries_frames_both_ways), ON(way, gives_the_same_frame_until_it_is_consumed),     \
+		ON(way, hears_nothing_of_its_own), ON(way, hears_nothing_of_the_host),             \
+		ON(way, forgets_frames_between_two_users),                                         \
+		ON(way, is_quiet_while_nobody_takes_frames), ON(way, follows_the_link),            \
+		ON(way, is_down_from_the_start), ON(way, survives_the_interface),                  \
 		ON(way, asks_for_all_frames)
 
 #endif

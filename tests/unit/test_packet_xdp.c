@@ -115,7 +115,7 @@ static void serves_all_channels_with_few_queues(void **state)
 static void keeps_a_channel_while_its_frame_is_used(void **state)
 {
 	struct bed *b = *state;
-	struct network_frame got;
+	struct network_frame got, other;
 	int owner = -1;
 
 	bed_open(b, "", QUEUES);
@@ -130,6 +130,7 @@ static void keeps_a_channel_while_its_frame_is_used(void **state)
 	wire_send(b, &sent);
 	assert_true(port_peek(b, owner, &got));
 	set_active(b, 1);
+	assert_int_equal(network_peek(b->queues[0], &other), 0);
 	assert_memory_equal(got.bytes, sent.bytes, sent.length);
 	assert_int_equal(network_peek(b->queues[owner], &got), 1);
 	network_consume(b->queues[owner]);
