@@ -203,6 +203,12 @@ void packet_channel_drain(struct packet_channel *c)
 /* ---- open and close ---- */
 
 /* What the libraries want to say, several lines even where all is well, is for those who look. */
+static int say(const char *format, va_list arguments) __attribute__((format(printf, 1, 0)));
+static int say_bpf(enum libbpf_print_level level, const char *format, va_list arguments)
+	__attribute__((format(printf, 2, 0)));
+static int say_xdp(enum libxdp_print_level level, const char *format, va_list arguments)
+	__attribute__((format(printf, 2, 0)));
+
 static int say(const char *format, va_list arguments)
 {
 	char line[256];
@@ -253,6 +259,8 @@ static int socket_error(int status, const struct packet_interface *i, unsigned n
 				 number);
 	if (status == -EOPNOTSUPP && o->zero_copy)
 		return error_set(e, status, "AF_XDP: the driver %s has no zero-copy", i->driver);
+	if (status == -EOPNOTSUPP)
+		return error_set(e, status, "AF_XDP: the driver %s does not serve it", i->driver);
 	return error_set(e, status, "AF_XDP: channel %u: %s", number, strerror(-status));
 }
 

@@ -177,6 +177,29 @@ static inline int namespace_add_veth(const char *name, const char *peer, uint32_
 	return namespace_do(&q);
 }
 
+/* A bridge with one member. */
+static inline int namespace_add_bridge(const char *name, const char *member)
+{
+	struct namespace_request q;
+	struct rtattr *info;
+	uint32_t master;
+	int status;
+
+	namespace_begin(&q, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
+	namespace_add(&q, IFLA_IFNAME, name, strlen(name) + 1);
+	info = namespace_add(&q, IFLA_LINKINFO, NULL, 0);
+	namespace_add(&q, IFLA_INFO_KIND, "bridge", 6);
+	namespace_end(&q, info);
+	status = namespace_do(&q);
+	if (status)
+		return status;
+	master = namespace_index(name);
+	namespace_begin(&q, RTM_NEWLINK, 0);
+	q.about.ifi_index = namespace_index(member);
+	namespace_add(&q, IFLA_MASTER, &master, sizeof(master));
+	return namespace_do(&q);
+}
+
 static inline int namespace_delete(const char *name)
 {
 	struct namespace_request q;

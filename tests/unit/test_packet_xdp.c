@@ -149,6 +149,30 @@ static void takes_away_its_program(void **state)
 	assert_int_equal(namespace_xdp("left"), 0);
 }
 
+/* A bridge has no XDP of its own: the kernel has, in front of its network. */
+static void does_without_the_driver(void **state)
+{
+	struct bed *b = *state;
+	struct error e;
+
+	if (namespace_add_bridge("hub", "left") == -EOPNOTSUPP)
+		skip(); /* a kernel without bridges */
+	assert_int_equal(namespace_set_up("hub", true), 0);
+	assert_int_equal(bed_try(b, "packet:hub?mode=xdp", 1, &e), 0);
+	b->queues[0] = network_queue_open(b->port, 0, b->r, ready, &b->ready[0], &e);
+	assert_non_null(b->queues[0]);
+	bed_await_link(b, true);
+	frame_make(&sent, 100, 1);
+	port_expect_at_last(b, &sent);
+	frame_make(&sent, 200, 2);
+	assert_int_equal(port_send(b, 0, &sent, 1), 0);
+	network_flush(b->queues[0]);
+	wire_expect(b, &sent);
+	bed_close(b);
+	refuse(b, "packet:hub?mode=xdp&zero-copy=on", -EOPNOTSUPP, "bridge has no zero-copy");
+	namespace_delete("hub");
+}
+
 static void says_what_xdp_cannot_do(void **state)
 {
 	struct bed *b = *state;
@@ -174,6 +198,7 @@ int main(void)
 		ON(xdp, serves_all_channels_with_few_queues),
 		ON(xdp, keeps_a_channel_while_its_frame_is_used),
 		ON(xdp, takes_away_its_program),
+		ON(xdp, does_without_the_driver),
 		ON(xdp, says_what_xdp_cannot_do),
 	};
 
