@@ -110,8 +110,8 @@ void packet_socket_flush(struct packet_socket *s)
 		int n = sendmmsg(s->fd, s->send + done, s->send_count - done, MSG_DONTWAIT);
 		unsigned lost = 0;
 
-		if (n < 0 && errno != EINTR)
-			lost = refuses_all(errno) ? s->send_count - done : 1;
+		if (n <= 0)
+			lost = n < 0 && refuses_all(errno) ? s->send_count - done : 1;
 		counter_add(&s->numbers.sent_lost, lost);
 		done += n > 0 ? (unsigned)n : lost;
 	}
