@@ -1,4 +1,5 @@
 /* If this fails, frames of an overlay are lost, go to the wrong host, or come from a wrong one. */
+#include "network/frame_offload.h"
 #include "vxlan_bed.h"
 
 /* ---- two ports ---- */
@@ -439,6 +440,69 @@ static void refuses_what_is_taken(void **state)
 	close_hand(&h);
 }
 
+/* ---- what a guest leaves undone ---- */
+
+static uint64_t segment_sum(const uint8_t *ip, size_t tcp_bytes)
+{
+	uint8_t rest[4] = { 0, IPPROTO_TCP };
+
+	store_be16(rest + 2, tcp_bytes);
+	return frame_sum(ip + 20, tcp_bytes, frame_sum(rest, 4, frame_sum(ip + 12, 8, 0)));
+}
+
+/* One TCP segment of IPv4 with its checksum begun over the pseudo header, as a guest leaves it. */
+static size_t large_segment(uint8_t *to, size_t payload)
+{
+	uint8_t *ip = to + 14, *tcp = ip + 20, rest[4] = { 0, IPPROTO_TCP };
+	uint16_t sum;
+
+	frame_fill(to, 54 + payload, mac_b, mac_a);
+	store_be16(to + 12, 0x0800);
+	memset(ip, 0, 40);
+	ip[0] = 0x45;
+	store_be16(ip + 2, 40 + payload);
+	ip[8] = 64;
+	ip[9] = IPPROTO_TCP;
+	store_be32(ip + 12, 0x0a000001);
+	store_be32(ip + 16, 0x0a000002);
+	store_be32(tcp + 4, 1000);
+	tcp[12] = 5 << 4;
+	store_be16(rest + 2, 20 + payload);
+	sum = frame_sum_fold(frame_sum(rest, 4, frame_sum(ip + 12, 8, 0)));
+	memcpy(tcp + 16, &sum, 2);
+	return 54 + payload;
+}
+
+/* Cut here, sent in one call, and whole with their checksums at the other end. */
+static void cuts_large_segments(void **state)
+{
+	static const struct virtio_net_hdr header = { .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+						      .gso_type = VIRTIO_NET_HDR_GSO_TCPV4,
+						      .hdr_len = 54,
+						      .gso_size = 1400,
+						      .csum_start = 34,
+						      .csum_offset = 16 };
+	uint8_t *bytes = calloc(1, 20000);
+	struct iovec iov = { bytes, large_segment(bytes, 14100) };
+	struct bed *b = *state;
+
+	open_pair(b, AF_INET, 1, "");
+	assert_int_equal(network_send(b->a.queues[0], &header, &iov, 1, iov.iov_len), 0);
+	network_flush(b->a.queues[0]);
+	bed_await_b(b, 11);
+	assert_int_equal(side_counts(&b->a, "sent_calls"), 1);
+	for (unsigned i = 0; i < 11; i++) {
+		const struct frame *f = &b->b.frames[i];
+		size_t payload = i < 10 ? 1400 : 100;
+
+		assert_int_equal(f->length, 54 + payload);
+		assert_int_equal(load_be32(f->bytes + 38), 1000 + i * 1400);
+		assert_int_equal(frame_sum_fold(segment_sum(f->bytes + 14, 20 + payload)), 0xffff);
+		assert_memory_equal(f->bytes + 54, bytes + 54 + i * 1400, payload);
+	}
+	free(bytes);
+}
+
 /* ---- what is too large ---- */
 
 static void knows_the_largest_packet(void **state)
@@ -498,6 +562,7 @@ int main(void)
 		TEST(opens_again_at_once),
 		TEST(says_what_is_wrong_with_a_uri),
 		TEST(refuses_what_is_taken),
+		TEST(cuts_large_segments),
 		TEST(knows_the_largest_packet),
 		TEST(counts_what_is_too_large),
 	};
