@@ -19,6 +19,7 @@
 #include "network/network_list.h"
 #include "network/vxlan_endpoint.h"
 #include "network/vxlan_header.h"
+#include "network/vxlan_neighbours.h"
 #include "network/vxlan_peers.h"
 #include "network/vxlan_port.h"
 #include "network/vxlan_receiver.h"
@@ -31,6 +32,7 @@ enum { SECOND_NS = 1000 * 1000 * 1000 };
 struct vxlan_numbers {
 	struct vxlan_sender_numbers sent;
 	struct vxlan_receiver_numbers come;
+	uint64_t answered; /* for a neighbour, without asking it */
 };
 
 struct vxlan_queue {
@@ -55,6 +57,7 @@ static const struct counter_field fields[] = {
 	{ "come_unknown_vni", offsetof(struct vxlan_numbers, come.unknown_vni) },
 	{ "come_no_room", offsetof(struct vxlan_numbers, come.no_room) },
 	{ "come_unlearned", offsetof(struct vxlan_numbers, come.unlearned) },
+	{ "answered", offsetof(struct vxlan_numbers, answered) },
 };
 
 /* ---- frames ---- */
@@ -87,6 +90,24 @@ static void find_target(struct vxlan_port *port, const uint8_t *frame, size_t n,
 	t->count = port->options.peer_count;
 }
 
+/* True: the guest has its answer, or there was no room for it; it will ask again. */
+static bool suppress(struct network_layer_queue *q, const uint8_t *frame, size_t n)
+{
+	static const struct virtio_net_hdr nothing_undone;
+	struct vxlan_queue *v = network_queue_state(q);
+	uint8_t bytes[VXLAN_ANSWER_BYTES];
+	struct iovec iov = { bytes, 0 };
+
+	if (likely(!v->port->neighbours))
+		return false;
+	iov.iov_len = vxlan_neighbours_ask(v->port->neighbours, frame, n, now_of(q), bytes);
+	if (!iov.iov_len)
+		return false;
+	frame_inbox_put(v->inbox, &nothing_undone, &iov, 1, iov.iov_len);
+	counter_add(&v->numbers.answered, 1);
+	return true;
+}
+
 static int send_whole(struct network_layer_queue *q, const struct virtio_net_hdr *header,
 		      const struct iovec *iov, unsigned n, size_t bytes)
 {
@@ -98,6 +119,8 @@ static int send_whole(struct network_layer_queue *q, const struct virtio_net_hdr
 		return -EINVAL;
 	if (header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
 		frame_finish_checksum(frame, bytes, header);
+	if (suppress(q, frame, bytes))
+		return 0;
 	find_target(v->port, frame, bytes, now_of(q), &t);
 	vxlan_sender_put(v->sender, bytes, t.flow, t.to, t.count);
 	return 0;
@@ -257,6 +280,7 @@ static void port_clear(struct vxlan_port *port)
 {
 	for (unsigned i = 0; i < port->queues; i++)
 		frame_inbox_release(port->inboxes[i]);
+	vxlan_neighbours_free(port->neighbours);
 	vxlan_peers_free(port->peers);
 	mac_table_free(port->macs);
 }
@@ -269,7 +293,9 @@ static int port_fill(struct vxlan_port *port, unsigned queues, struct error *e)
 		return error_set(e, -errno, "getrandom: %s", strerror(errno));
 	port->macs = mac_table_create(o->ageing, port->key);
 	port->peers = vxlan_peers_create(o, port->macs, port->key);
-	if (!port->macs || !port->peers)
+	if (o->suppress)
+		port->neighbours = vxlan_neighbours_create(o->ageing, port->key);
+	if (!port->macs || !port->peers || (o->suppress && !port->neighbours))
 		return error_set(e, -ENOMEM, "out of memory");
 	for (; port->queues < queues; port->queues++) {
 		port->inboxes[port->queues] = frame_inbox_create();

@@ -22,7 +22,9 @@ const char vxlan_options_help[] =
 	"ttl=NUMBER          of outer packets, 1 to 255; the host's preset unless given\n"
 	"learning=on|off     learns who is behind which peer; on unless given\n"
 	"ageing=DURATION     forgets what was not seen for so long; 300s unless given\n"
-	"checksum=on|off     of outer UDP; on unless given; off ends segmentation by the kernel\n";
+	"checksum=on|off     of outer UDP; on unless given; off ends segmentation by the kernel\n"
+	"suppress=on|off     answers ARP and neighbour solicitations for what was heard; off "
+	"unless given\n";
 
 static int number_in(const struct uri *uri, const char *name, uint64_t low, uint64_t high,
 		     uint64_t *to, struct error *e)
@@ -68,7 +70,8 @@ static int parse_switches(struct vxlan_options *o, const struct uri *uri, struct
 {
 	int status = uri_switch(uri, "learning", &o->learning, e);
 
-	return status ? status : uri_switch(uri, "checksum", &o->checksum, e);
+	status = status ? status : uri_switch(uri, "checksum", &o->checksum, e);
+	return status ? status : uri_switch(uri, "suppress", &o->suppress, e);
 }
 
 static int parse_device(struct vxlan_options *o, const struct uri *uri, struct error *e)

@@ -22,7 +22,7 @@ struct vxlan_options {
 	uint16_t port;
 	uint8_t ttl;				/* 0: not given */
 	uint32_t ageing;			/* seconds */
-	bool learning, checksum;
+	bool learning, checksum, suppress;
 };
 
 extern const char vxlan_options_help[];

@@ -10,6 +10,7 @@
 struct frame_inbox;
 struct mac_table;
 struct vxlan_endpoint;
+struct vxlan_neighbours;
 struct vxlan_peers;
 
 /* Made and changed on the control thread, but for what its parts allow to any. */
@@ -19,6 +20,7 @@ struct vxlan_port {
 	struct vxlan_endpoint *endpoint;	/* held */
 	struct mac_table *macs;			/* owned: a place is a peer's number */
 	struct vxlan_peers *peers;		/* owned */
+	struct vxlan_neighbours *neighbours;	/* owned; NULL: nothing is suppressed */
 	uint64_t key;				/* a number that nobody else knows */
 	unsigned queues;
 	_Atomic unsigned active;

@@ -23,6 +23,7 @@
 #include "network/mac_table.h"
 #include "network/vxlan_endpoint.h"
 #include "network/vxlan_header.h"
+#include "network/vxlan_neighbours.h"
 #include "network/vxlan_peers.h"
 #include "network/vxlan_port.h"
 #include "network/vxlan_socket.h"
@@ -149,6 +150,8 @@ static void take_datagram(struct ear *from, const struct vxlan_port_list *list,
 	}
 	if (port->options.learning)
 		learn(r, port, p.frame, o);
+	if (port->neighbours)
+		vxlan_neighbours_hear(port->neighbours, p.frame, p.length, now_of(r));
 	deliver(r, port, p.frame, p.length);
 }
 

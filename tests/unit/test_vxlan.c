@@ -378,6 +378,127 @@ static void opens_again_at_once(void **state)
 	exchange(b);
 }
 
+/* ---- neighbours ---- */
+
+/* RFC 826, in a frame of 60 bytes. */
+static size_t arp(uint8_t *to, uint16_t operation, const uint8_t *mac, uint32_t ip, uint32_t target)
+{
+	static const uint8_t kind[6] = { 0, 1, 8, 0, 6, 4 };
+
+	memset(to, 0, 60);
+	memcpy(to, mac_all, 6);
+	memcpy(to + 6, mac, 6);
+	store_be16(to + 12, 0x0806);
+	memcpy(to + 14, kind, 6);
+	store_be16(to + 20, operation);
+	memcpy(to + 22, mac, 6);
+	store_be32(to + 28, ip);
+	store_be32(to + 38, target);
+	return 60;
+}
+
+/* RFC 4861, 4.3: from fd00::<from> for fd00::<target>, with the sender's link-layer address. */
+static size_t solicitation(uint8_t *to, const uint8_t *mac, uint8_t from, uint8_t target)
+{
+	static const uint8_t start[8] = { 0x60, 0, 0, 0, 0, 32, IPPROTO_ICMPV6, 255 };
+	static const uint8_t group[6] = { 0x33, 0x33, 255, 0, 0, 1 };
+	uint8_t *ip = to + 14, *icmp = ip + 40, rest[8] = { [3] = 32, [7] = IPPROTO_ICMPV6 };
+	uint16_t sum;
+
+	memset(to, 0, 86);
+	memcpy(to, group, 6);
+	memcpy(to + 6, mac, 6);
+	store_be16(to + 12, 0x86dd);
+	memcpy(ip, start, 8);
+	ip[8] = from ? 0xfd : 0;
+	ip[23] = from;
+	ip[24] = 0xff;
+	ip[39] = target;
+	icmp[0] = 135;
+	icmp[8] = 0xfd;
+	icmp[23] = target;
+	icmp[24] = icmp[25] = 1;
+	memcpy(icmp + 26, mac, 6);
+	sum = ~frame_sum_fold(frame_sum(icmp, 32, frame_sum(rest, 8, frame_sum(ip + 8, 32, 0))));
+	memcpy(icmp + 2, &sum, 2);
+	return 86;
+}
+
+static void hears_frame(struct bed *b, struct hand *h, const uint8_t *frame, size_t n)
+{
+	peer_send_frame(h->fds[0], h->port, 66051, frame, n);
+	bed_await_a(b, b->a.count + 1);
+}
+
+static void answers_arp_for_others(void **state)
+{
+	struct bed *b = *state;
+	const struct frame *answer = &b->a.frames[1];
+	uint8_t frame[60];
+	struct hand h;
+
+	open_hand(b, &h, "&suppress=on");
+	hears_frame(b, &h, frame, arp(frame, 1, mac_b, 0x0a00000b, 0x0a000063));
+	side_send(&b->a, 0, frame, arp(frame, 1, mac_a, 0x0a00000a, 0x0a00000b));
+	bed_await_a(b, 2);
+	assert_int_equal(answer->length, 42);
+	assert_memory_equal(answer->bytes, mac_a, 6);
+	assert_memory_equal(answer->bytes + 6, mac_b, 6);
+	assert_int_equal(load_be16(answer->bytes + 20), 2);
+	assert_memory_equal(answer->bytes + 22, mac_b, 6);
+	assert_int_equal(load_be32(answer->bytes + 28), 0x0a00000b);
+	assert_memory_equal(answer->bytes + 32, mac_a, 6);
+	assert_int_equal(load_be32(answer->bytes + 38), 0x0a00000a);
+	assert_false(hears(&h, 0, 50));
+	/* an address that nobody has heard of, a probe, and a question to the neighbour alone */
+	side_send(&b->a, 0, frame, arp(frame, 1, mac_a, 0x0a00000a, 0x0a00000c));
+	assert_true(hears(&h, 0, 1000));
+	side_send(&b->a, 0, frame, arp(frame, 1, mac_a, 0, 0x0a00000b));
+	assert_true(hears(&h, 0, 1000));
+	arp(frame, 1, mac_a, 0x0a00000a, 0x0a00000b);
+	memcpy(frame, mac_b, 6);
+	side_send(&b->a, 0, frame, 60);
+	assert_true(hears(&h, 0, 1000));
+	/* the guest has taken the address itself */
+	side_send(&b->a, 0, frame, arp(frame, 1, mac_a, 0x0a00000b, 0x0a00000b));
+	assert_true(hears(&h, 0, 1000));
+	side_send(&b->a, 0, frame, arp(frame, 1, mac_a, 0x0a00000a, 0x0a00000b));
+	assert_true(hears(&h, 0, 1000));
+	close_hand(&h);
+}
+
+static void answers_solicitations_for_others(void **state)
+{
+	struct bed *b = *state;
+	const struct frame *answer = &b->a.frames[2];
+	uint8_t frame[86], rest[8] = { [3] = 32, [7] = IPPROTO_ICMPV6 };
+	struct hand h;
+
+	open_hand(b, &h, "&suppress=on");
+	hears_frame(b, &h, frame, solicitation(frame, mac_b, 0xb, 0x63));
+	solicitation(frame, mac_b, 0xc, 0x63);
+	frame[85] ^= 1; /* and so not valid */
+	hears_frame(b, &h, frame, 86);
+	side_send(&b->a, 0, frame, solicitation(frame, mac_a, 0xa, 0xb));
+	bed_await_a(b, 3);
+	assert_int_equal(answer->length, 86);
+	assert_memory_equal(answer->bytes, mac_a, 6);
+	assert_int_equal(answer->bytes[54], 136);
+	assert_int_equal(answer->bytes[58], 0x60);
+	assert_memory_equal(answer->bytes + 80, mac_b, 6);
+	assert_memory_equal(answer->bytes + 38, frame + 22, 16);
+	assert_int_equal(
+		frame_sum_fold(frame_sum(answer->bytes + 54, 32,
+					 frame_sum(rest, 8, frame_sum(answer->bytes + 22, 32, 0)))),
+		0xffff);
+	assert_false(hears(&h, 0, 50));
+	side_send(&b->a, 0, frame, solicitation(frame, mac_a, 0xa, 0xc));
+	assert_true(hears(&h, 0, 1000));
+	side_send(&b->a, 0, frame, solicitation(frame, mac_a, 0, 0xb));
+	assert_true(hears(&h, 0, 1000));
+	close_hand(&h);
+}
+
 /* ---- URIs ---- */
 
 static void refuses(struct bed *b, const char *uri, int code, const char *reason)
@@ -560,6 +681,8 @@ int main(void)
 		TEST(survives_a_flood_of_addresses),
 		TEST(tells_segments_apart),
 		TEST(opens_again_at_once),
+		TEST(answers_arp_for_others),
+		TEST(answers_solicitations_for_others),
 		TEST(says_what_is_wrong_with_a_uri),
 		TEST(refuses_what_is_taken),
 		TEST(cuts_large_segments),
