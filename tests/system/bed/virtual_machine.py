@@ -248,6 +248,11 @@ class VirtualMachine(Process):
     def attach(self, disk):
         """Plugs the disk in; returns the guest's name for it ("vdb")."""
         before = self.disks()
+        self.plug(disk)
+        return wait_until(lambda: self.disks() - before, 30, "the new disk in the guest").pop()
+
+    def plug(self, disk):
+        """Plugs the disk in, and does not wait until the guest has seen it."""
         # Not the one just left: the guest may still be busy with what happened there.
         numbers = [(self.plugged + number) % HOT_PLUG_PORTS for number in range(HOT_PLUG_PORTS)]
         port = next(port for port in (f"port{number}" for number in numbers)
@@ -255,14 +260,15 @@ class VirtualMachine(Process):
         self.plugged += 1
         disk.plug(self.qmp, port)
         self.ports[disk.name] = port
-        return wait_until(lambda: self.disks() - before, 30, "the new disk in the guest").pop()
 
-    def detach(self, disk):
-        """Asks the guest to let go of the disk and waits until QEMU has removed it."""
-        self.qmp.execute("device_del", id=disk.name)
-        self.qmp.wait_event("DEVICE_DELETED", 60, device=disk.name)
-        del self.ports[disk.name]
-        wait_until(lambda: disk.unplugged(self.qmp), 10, "QEMU to let go of the socket")
+    def detach(self, *disks):
+        """Asks the guest to let go of the disks and waits until QEMU has removed them."""
+        for disk in disks:
+            self.qmp.execute("device_del", id=disk.name)
+        for disk in disks:
+            self.qmp.wait_event("DEVICE_DELETED", 60, device=disk.name)
+            del self.ports[disk.name]
+            wait_until(lambda: disk.unplugged(self.qmp), 10, "QEMU to let go of the socket")
 
     def reset(self, timeout=120):
         """The reset button."""
