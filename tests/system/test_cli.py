@@ -110,7 +110,8 @@ def test_help_is_there():
     assert output_of("help", "blk") == output_of("blk", "--help")
     assert output_of("help", "serve") == output_of("serve", "--help")
     assert "file" in output_of("help", "disks")
-    for topic in ("blk", "serve", "config"):
+    assert "vxlan" in output_of("help", "ports")
+    for topic in ("blk", "net", "serve", "config"):
         assert max(map(len, output_of("help", topic).splitlines())) <= 80
 
 
@@ -120,11 +121,11 @@ def test_version():
 
 
 def test_every_option_is_in_the_manual_and_nothing_else():
-    blk, serve, manual = options_of(output_of("blk", "--help")), \
-        options_of(output_of("serve", "--help")), manual_options()
-    assert len(blk) > 15 and len(serve) > 5
-    assert set(manual) == set(blk) | set(serve)
-    for name, (value, text) in {**blk, **serve}.items():
+    blk, net, serve = (options_of(output_of(name, "--help")) for name in ("blk", "net", "serve"))
+    manual = manual_options()
+    assert len(blk) > 15 and len(net) > 15 and len(serve) > 5
+    assert set(manual) == set(blk) | set(net) | set(serve)
+    for name, (value, text) in {**blk, **net, **serve}.items():
         assert manual[name][0] == value, name
         limits = re.search(r"\(([^()]*(?:\.\.|default)[^()]*)\)$", text)
         if limits:
@@ -134,7 +135,7 @@ def test_every_option_is_in_the_manual_and_nothing_else():
 
 def test_configuration_keys_are_options_and_in_the_manual():
     outer, inner = config_keys()
-    blk = {name[2:] for name in options_of(output_of("blk", "--help"))}
+    blk = {name[2:] for kind in ("blk", "net") for name in options_of(output_of(kind, "--help"))}
     serve = {name[2:] for name in options_of(output_of("serve", "--help"))}
     actions = {"help", "version", "print-capabilities"}
     assert outer - {"devices"} == serve - actions - {"config"}
