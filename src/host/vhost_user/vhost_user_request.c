@@ -28,8 +28,11 @@ static const uint64_t network_protocol_features = BIT(VHOST_USER_PROTOCOL_F_RARP
 
 uint64_t vhost_user_protocol_features(const struct vhost_user_connection *c)
 {
-	return virtio_device_has_network(c->device) ? protocol_features | network_protocol_features
-						    : protocol_features;
+	/* of a network device front-ends tell the driver themselves, and QEMU warns if we would */
+	if (virtio_device_has_network(c->device))
+		return (protocol_features & ~BIT(VHOST_USER_PROTOCOL_F_CONFIG)) |
+		       network_protocol_features;
+	return protocol_features;
 }
 
 uint64_t vhost_user_features(const struct vhost_user_connection *c)

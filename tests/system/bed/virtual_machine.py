@@ -121,8 +121,11 @@ class Nic(Disk):
     name: str = "net0"
     queues: int = 1
 
+    def chardev_arguments(self):
+        return ["-chardev", f"socket,id={self.name}-socket,path={self.socket}"]
+
     def device_arguments(self):
-        multiqueue = {"mq": "on"} if self.queues > 1 else {}
+        multiqueue = {"mq": True} if self.queues > 1 else {}
         return ["-netdev", f"vhost-user,id={self.name}-net,chardev={self.name}-socket,"
                 f"queues={self.queues}",
                 "-device", json.dumps({"driver": "virtio-net-pci", "id": self.name,
