@@ -30,7 +30,7 @@ help:
 	@echo '  RUN_DISK=FILE      keep the root disk in this file, so that the next run finds it again'
 	@echo '  RUN_FILTERS=...    put filters before it: RUN_FILTERS="limit+delay?iops=500&ms=2"'
 	@echo '  RUN_MEGABYTES=64   what the workload writes and reads back'
-	@echo '  RUN_OPTIONS=...    more options for outboard blk, such as "--poll-us 0"'
+	@echo '  RUN_OPTIONS=...    more options for outboard serve, such as "--poll-us 0"'
 
 build:
 	@scripts/install-packages build
