@@ -199,7 +199,7 @@ static void free_batch(struct virtqueue *q)
 		slot_free(q, s);
 		r->collected--;
 	}
-	fetch_retry(q);
+	fetch_chain_allot(q);
 }
 
 static void begin_index(struct virtqueue *q)

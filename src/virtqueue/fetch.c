@@ -129,18 +129,6 @@ void fetch_append(struct virtqueue *q, unsigned id)
 	r->fifo[(r->fifo_first + r->fifo_count++) & q->mask] = id;
 }
 
-void fetch_retry(struct virtqueue *q)
-{
-	struct remote_queue *r = q->remote;
-
-	if (!r->starved || q->reason)
-		return;
-	r->starved = false;
-	for (unsigned i = 0; i < r->fifo_count && !r->starved; i++) {
-		fetch_chain_retry(q, q->slots[r->fifo[(r->fifo_first + i) & q->mask]].remote);
-	}
-}
-
 int fetch_chain(struct virtqueue *q, unsigned head, bool again)
 {
 	const char *reason = "";
@@ -267,6 +255,7 @@ int fetch_pop(struct virtqueue *q, struct virtqueue_chain **c)
 	s = &q->slots[r->fifo[r->fifo_first & q->mask]];
 	r->fifo_first++;
 	r->fifo_count--;
+	r->allotted--;
 	if (r->resubmits_out)
 		r->resubmits_out--;
 	else
@@ -308,6 +297,7 @@ static void drop_chains(struct virtqueue *q)
 	struct remote_queue *r = q->remote;
 
 	r->table.count = 0;
+	r->allotted = 0;
 	for (; r->fifo_count; r->fifo_count--) {
 		struct chain_slot *s = &q->slots[r->fifo[r->fifo_first++ & q->mask]];
 
@@ -331,7 +321,7 @@ void fetch_forget(struct virtqueue *q)
 		return;
 	assert(!r->transfers);
 	drop_chains(q);
-	r->starved = r->again = r->asked = false;
+	r->again = r->asked = false;
 	r->resubmits_out = 0;
 	q->fetched_index = q->seen_index = q->available_index;
 	q->ring.fetch = q->ring.available;

@@ -167,16 +167,14 @@ static void describe_payload(struct remote_chain *c, struct chain_slot *s)
 	s->chain.writable = s->segments - s->chain.readable;
 }
 
-/* A buffer, or its turn to wait for one: nobody overtakes who waits. */
 static bool buffer_take(struct virtqueue *q, struct remote_chain *c)
 {
-	if (c->buffer_bytes && !c->buffer)
-		c->buffer = buffer_pool_take(q->remote->pool, c->buffer_bytes);
-	c->waits_for_buffer = c->buffer_bytes && !c->buffer;
-	if (c->waits_for_buffer && buffer_pool_is_unused(q->remote->pool))
+	if (!c->buffer_bytes)
+		return true;
+	c->buffer = buffer_pool_take(q->remote->pool, c->buffer_bytes);
+	if (!c->buffer && buffer_pool_is_unused(q->remote->pool))
 		virtqueue_break(q, "out of memory for a request's payload");
-	q->remote->starved |= c->waits_for_buffer;
-	return !c->waits_for_buffer;
+	return c->buffer;
 }
 
 static void chain_begin_payload(struct virtqueue *q, struct remote_chain *c)
@@ -202,15 +200,25 @@ static void chain_data(struct virtqueue *q, struct remote_chain *c)
 		virtqueue_break(q, "a request of more payload than is taken over a remote link");
 		return;
 	}
-	c->waits_for_buffer = q->remote->starved;
-	if (!c->waits_for_buffer && buffer_take(q, c))
-		chain_begin_payload(q, c);
+	c->measured = true;
+	fetch_chain_allot(q);
 }
 
-void fetch_chain_retry(struct virtqueue *q, struct remote_chain *c)
+/* Requests are popped in the order of the ring, so buffers are given out in it: if a later one took
+ * the last, the first would wait for a buffer that comes back only after its own turn. */
+void fetch_chain_allot(struct virtqueue *q)
 {
-	if (c->waits_for_buffer && buffer_take(q, c))
+	struct remote_queue *r = q->remote;
+
+	while (!q->reason && r->allotted < r->fifo_count) {
+		unsigned head = r->fifo[(r->fifo_first + r->allotted) & q->mask];
+		struct remote_chain *c = q->slots[head].remote;
+
+		if (!c->measured || !buffer_take(q, c))
+			return;
+		r->allotted++;
 		chain_begin_payload(q, c);
+	}
 }
 
 /* ---- indirect tables ---- */
@@ -290,7 +298,7 @@ void fetch_chain_begin(struct virtqueue *q, unsigned id, unsigned count)
 	c = chain_get(q, s);
 	if (!c)
 		return;
-	c->ready = c->waits_for_buffer = false;
+	c->ready = c->measured = false;
 	c->head = id;
 	if (reserve_list(c, count)) {
 		virtqueue_break(q, "out of memory for a remote request");

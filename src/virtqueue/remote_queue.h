@@ -31,7 +31,8 @@ struct remote_chain {
 	unsigned table_room;
 	struct link_transfer *transfers;	/* owned: list_room + 2 */
 	unsigned pending;		/* transfers under way */
-	bool waits_for_buffer, ready;
+	bool measured;			/* its descriptors are here: how much payload there is */
+	bool ready;
 	bool parity;			/* of the batch that it is delivered in */
 	uint16_t head;
 	char *buffer;			/* from the pool; NULL: no payload */
@@ -58,7 +59,6 @@ struct remote_queue {
 	struct map_epoch *sync_epoch;
 	bool again;			/* kicked since the index under way was asked for */
 	bool in_sync;			/* fetch_sync() is on the stack */
-	bool starved;			/* a chain waits for a buffer: so must all behind it */
 	unsigned resubmits_out; /* of the chains in fifo, how many came from a former process */
 	bool asked; /* the driver knows that we want a notification at asked_index */
 	uint16_t asked_index;
@@ -93,6 +93,7 @@ struct remote_queue {
 
 	uint16_t *fifo;			/* owned, size_max: heads in the order of the ring */
 	unsigned fifo_first, fifo_count;
+	unsigned allotted;		/* of the chains in fifo, the first so many have a buffer */
 
 	enum deliver_state deliver;
 	unsigned collected;		/* pushed and not published */
@@ -123,8 +124,6 @@ void remote_write(struct virtqueue *q, struct map_epoch *epoch, struct link_tran
 void remote_ended(struct virtqueue *q, struct map_epoch *epoch, const struct link_transfer *t,
 		  unsigned *pending);
 
-void fetch_retry(struct virtqueue *q);	/* a buffer came back */
-
 /* Something the owner waits for may have come about: chains to pop, or quiet. */
 void fetch_tell_owner(struct virtqueue *q);
 void fetch_append(struct virtqueue *q, unsigned id);	/* this slot's chain is popped next */
@@ -142,8 +141,8 @@ void fetch_chain_begin(struct virtqueue *q, unsigned id, unsigned count);
 /* Its table, checked, in a transfer of its own; its table, raw, that has come otherwise. */
 void fetch_chain_read_table(struct virtqueue *q, struct remote_chain *c);
 void fetch_chain_table(struct virtqueue *q, struct remote_chain *c, const struct vring_desc *table);
-/* The chain got the buffer that it waited for, or waits on. */
-void fetch_chain_retry(struct virtqueue *q, struct remote_chain *c);
+/* Buffers for chains that wait for one, in their order, as far as there are any. */
+void fetch_chain_allot(struct virtqueue *q);
 void fetch_chain_free(struct remote_chain *c);		/* NULL is ignored */
 
 /* fetch_table.c: the chain's last descriptor names an indirect table, and was checked. */
