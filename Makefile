@@ -14,7 +14,7 @@ export TRANSPORT MEMORY ACCEL RUN_DISK RUN_FILTERS RUN_MEGABYTES RUN_OPTIONS
 
 help:
 	@echo 'make run     boot a Debian VM whose root disk Outboard forwards to an NBD server, run a'
-	@echo '             workload in it, print what Outboard saw'
+	@echo '             workload in it, fetch a file over its network, print what Outboard saw'
 	@echo 'make shell   the same VM with its console on this terminal'
 	@echo 'make build   only build ($(BUILD)/src/outboard)'
 	@echo 'make check   the quick tests: no root, no QEMU, under two minutes'
