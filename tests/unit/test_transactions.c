@@ -43,7 +43,8 @@ struct slow_memory {
 	struct link_remote remote;
 	struct guest_memory *memory;
 	struct reactor_timer timer;
-	struct link_transfer *first, *last; /* by the time they end */
+	struct link_transfer *first; /* by the time they end */
+	uint64_t jitter_ns;          /* they do not end in the order in which they began */
 };
 
 static void move(const struct guest_memory *m, struct link_transfer *t)
@@ -76,14 +77,15 @@ static void arrive(void *arg)
 static void transfer(struct link_remote *remote, struct link_transfer *t)
 {
 	struct slow_memory *s = (struct slow_memory *)remote;
+	struct link_transfer **at = &s->first;
 
 	t->due_ns = reactor_now(t->reactor) + TRANSFER_NS;
-	t->next = NULL;
-	if (s->first)
-		s->last->next = t;
-	else
-		s->first = t;
-	s->last = t;
+	if (s->jitter_ns)
+		t->due_ns += reactor_random(t->reactor) % s->jitter_ns;
+	while (*at && (*at)->due_ns <= t->due_ns)
+		at = &(*at)->next;
+	t->next = *at;
+	*at = t;
 	reactor_timer_set(t->reactor, &s->timer, s->first->due_ns);
 }
 
@@ -94,8 +96,15 @@ static const struct link_remote_type slow_type = { "slow", transfer, transfer };
 struct ring_kind {
 	const char *name;
 	bool event_index, indirect, scattered, packed, mapped, in_order;
-	uint32_t type; /* of the requests */
+	uint32_t type;      /* of the requests */
+	uint32_t block;     /* bytes of each; 0: BLOCK */
+	uint64_t jitter_ns; /* of transfers */
 };
+
+static uint32_t block_of(const struct ring_kind *kind)
+{
+	return kind->block ? kind->block : BLOCK;
+}
 
 struct bed {
 	const struct ring_kind *kind;
@@ -115,7 +124,8 @@ struct bed {
 
 static void send_request(struct bed *b, struct guest_blk_slot *s)
 {
-	assert_true(guest_blk_add(&b->driver, s, b->kind->type, b->sent++ % 1000 * 8, BLOCK));
+	assert_true(guest_blk_add(&b->driver, s, b->kind->type, b->sent++ % 1000 * 8,
+				  block_of(b->kind)));
 }
 
 static void publish(struct bed *b)
@@ -179,12 +189,13 @@ static void open_device(struct bed *b)
 
 static void open_driver(struct bed *b, unsigned depth)
 {
-	guest_memory_open(&b->memory, 0x100000, 1 << 20);
+	guest_memory_open(&b->memory, 0x100000, (1 << 20) + depth * block_of(b->kind));
 	guest_queue_open_flags(&b->queue, &b->memory, QUEUE_SIZE,
 			       (b->kind->event_index ? GUEST_QUEUE_EVENT_INDEX : 0) |
 				       (b->kind->packed ? GUEST_QUEUE_PACKED : 0) |
 				       (b->kind->in_order ? GUEST_QUEUE_IN_ORDER : 0));
-	guest_blk_open(&b->driver, &b->queue, &b->memory, depth, BLOCK, b->kind->indirect);
+	guest_blk_open(&b->driver, &b->queue, &b->memory, depth, block_of(b->kind),
+		       b->kind->indirect);
 	if (b->kind->scattered)
 		guest_blk_scatter_tables(&b->driver, &b->memory);
 	b->interrupt = (struct reactor_watch){
@@ -203,6 +214,7 @@ static void give_memory(struct bed *b, struct reactor_task *done)
 
 	b->slow = (struct slow_memory){ .remote.type = &slow_type,
 					.memory = &b->memory,
+					.jitter_ns = b->kind->jitter_ns,
 					.timer = { .fn = arrive, .arg = &b->slow } };
 	empty = memory_map_create_remote(&b->slow.remote, NULL);
 	map = memory_map_add(empty, &region, NULL);
@@ -413,12 +425,38 @@ static void every_ring_is_served(void **state)
 	}
 }
 
+/* More payload than there are buffers for, and indirect tables that come in any order: buffers go
+ * to requests in the order of the ring, or the first would wait for one that its successors hold.
+ */
+static void large_requests_share_the_buffers(void **state)
+{
+	for (unsigned i = 0; i < 16; i++) {
+		struct ring_kind kind = { .event_index = true,
+					  .indirect = true,
+					  .scattered = true,
+					  .packed = i & 1,
+					  .in_order = i & 2,
+					  .type = i & 4 ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT,
+					  .block = i & 8 ? 1 << 20 : 3 << 18,
+					  .jitter_ns = 20000 };
+		struct bed b;
+
+		bed_open(&b, &kind, 24);
+		serve(&b, 200);
+		bed_close(&b);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(split),           cmocka_unit_test(split_without_events),
-		cmocka_unit_test(split_indirect),  cmocka_unit_test(packed),
-		cmocka_unit_test(packed_indirect), cmocka_unit_test(every_ring_is_served),
+		cmocka_unit_test(large_requests_share_the_buffers),
+		cmocka_unit_test(split),
+		cmocka_unit_test(split_without_events),
+		cmocka_unit_test(split_indirect),
+		cmocka_unit_test(packed),
+		cmocka_unit_test(packed_indirect),
+		cmocka_unit_test(every_ring_is_served),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
