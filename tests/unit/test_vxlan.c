@@ -320,7 +320,7 @@ static void survives_a_flood_of_addresses(void **state)
 		if (i % 100 == 0)
 			bed_pause(b, 1);
 	}
-	bed_pause(b, 20000000);
+	bed_settle(b);
 	teach(b, &h, 1, mac_b);
 	side_send_new(&b->a, 60, mac_b, mac_a);
 	assert_true(hears(&h, 1, 1000));

@@ -266,6 +266,17 @@ static inline void bed_pause(struct bed *b, uint64_t ns)
 	bed_run(b, never, ns);
 }
 
+/* Until nothing comes any more of what was sent: a socket's buffer may hold thousands. */
+static inline void bed_settle(struct bed *b)
+{
+	unsigned count;
+
+	do {
+		count = b->a.count;
+		bed_pause(b, 50000000);
+	} while (b->a.count != count);
+}
+
 /* ---- frames ---- */
 
 static const uint8_t mac_a[6] = { 2, 0, 0, 0, 0, 0xa }, mac_b[6] = { 2, 0, 0, 0, 0, 0xb };
