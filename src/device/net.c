@@ -169,6 +169,7 @@ static void reset(struct virtio_device *d)
 	atomic_store(&n->active, 0);
 	atomic_store(&n->announcing, false);
 	atomic_store(&n->guest_offloads, 0);
+	atomic_store(&n->adopted, false);
 }
 
 /* RFC 903, as VMMs announce a VM after its move: a broadcast from the address, which is what
@@ -301,10 +302,10 @@ static uint16_t header_size(const struct virtio_device *d, unsigned queue)
 /* What is agreed on holds from the first queue that starts. */
 static void adopt_features(struct net *n)
 {
-	uint64_t none = 0;
-
-	if (atomic_compare_exchange_strong(&n->guest_offloads, &none, net_guest_features(n)))
+	if (!atomic_exchange(&n->adopted, true)) {
+		atomic_store(&n->guest_offloads, net_guest_features(n));
 		net_apply_offloads(n);
+	}
 	if (net_accepted(n, VIRTIO_NET_F_CTRL_VLAN))
 		atomic_store(&n->filter.by_vlan, true);
 }

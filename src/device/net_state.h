@@ -57,6 +57,7 @@ struct net {
 	struct net_filter filter;
 	_Atomic unsigned active;		/* pairs, by command; 0: by what is enabled */
 	_Atomic uint64_t guest_offloads;	/* VIRTIO_NET_F_GUEST_... */
+	_Atomic bool adopted;			/* they have been taken from the features */
 	_Atomic bool announcing;		/* VIRTIO_NET_S_ANNOUNCE */
 	uint8_t announced[6];			/* whose RARP is to be sent */
 	_Atomic bool rarp_wanted, rarp_posted;

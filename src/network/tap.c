@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/pages.h"
+#include "network/link_watch.h"
 #include "network/network_list.h"
 #include "reactor/reactor.h"
 
@@ -34,7 +35,8 @@ struct tap_state {
 	char name[IFNAMSIZ];
 	int fds[NETWORK_QUEUES_MAX]; /* owned; -1: none */
 	unsigned queues;
-	bool several; /* the interface has several queues */
+	struct link_watch *link; /* owned */
+	bool several;            /* the interface has several queues */
 	bool knows_uso;
 };
 
@@ -325,6 +327,30 @@ static int look_at(struct tap_state *s, const struct network_request *request,
 	return status;
 }
 
+/* Moved to another namespace, as managers do, an interface is out of sight, not down. */
+static void link_changed(void *arg)
+{
+	struct network_layer *l = arg;
+	const struct tap_state *s = network_layer_state(l);
+
+	network_layer_set_link(l, link_watch_up(s->link) || link_watch_gone(s->link));
+}
+
+static int watch_link(struct network_layer *l, struct error *e)
+{
+	struct tap_state *s = network_layer_state(l);
+	int interface = if_nametoindex(s->name);
+
+	/* an inherited descriptor's may be elsewhere from the start */
+	if (!interface)
+		return 0;
+	s->link = link_watch_open(network_layer_control(l), interface, link_changed, l, e);
+	if (!s->link)
+		return e->code;
+	link_changed(l);
+	return 0;
+}
+
 static int open_fds(struct tap_state *s, const struct network_request *request, struct error *e)
 {
 	const char *name = request->uri->path;
@@ -350,6 +376,7 @@ static void tap_close(struct network_layer *l)
 {
 	struct tap_state *s = network_layer_state(l);
 
+	link_watch_close(s->link);
 	for (unsigned i = 0; i < s->queues; i++)
 		fd_close(&s->fds[i]);
 }
@@ -362,6 +389,8 @@ static int tap_open(struct network_layer *l, const struct network_request *reque
 
 	if (!status)
 		status = look_at(s, request, limits, e);
+	if (!status)
+		status = watch_link(l, e);
 	if (status) {
 		tap_close(l);
 		return status;

@@ -3,15 +3,15 @@ import time
 
 import pytest
 
-from bed import Disk, QemuNbdServer, fio
+from bed import Disk, Outboard, QemuNbdServer, fio
 
 pytestmark = pytest.mark.vm
 KILLS = 20
 
 
-def restart_under_load(bed, outboard, device, seconds):
+def restart_under_load(bed, outboard, devices, seconds):
     """Kills and restarts Outboard at random moments; the load must see none of it."""
-    job = bed.vm.start_job(fio.verifying(device, seconds))
+    job = bed.vm.start_job(fio.verifying_all(devices, seconds))
     time.sleep(2)
     for _ in range(KILLS):
         time.sleep(bed.random.uniform(0.2, 1.2))
@@ -27,18 +27,27 @@ def digests_agree(bed, device, image):
     return guest == host
 
 
-@pytest.mark.parametrize("packed", ["off", "on"], ids=["split", "packed"])
-def test_outboard_killed_twenty_times_on_a_file(bed, packed):
+def plug_ring(bed, kind):
+    """The disk of that name, with that kind of ring."""
+    device = bed.plug(Disk(bed.path(kind), name=kind,
+                           options={"packed": "on" if kind == "packed" else "off"}))
+    features = bed.vm.run(f"cat /sys/block/{device[5:]}/device/features").strip()
+    assert features[34] == ("1" if kind == "packed" else "0")
+    return device
+
+
+def test_outboard_killed_twenty_times_on_files(bed):
     """If this fails, requests in flight at a crash are lost, or run again after later ones."""
-    image = bed.image("disk.img", fio.DISK_MEGABYTES)
+    images = {kind: bed.image(f"{kind}.img", fio.DISK_MEGABYTES) for kind in ("split", "packed")}
     # The delays let requests end in another order than they began in, many at a time under way:
     # without in-flight tracking, the used ring alone would not tell which of them are to be done.
-    outboard = bed.outboard(f"delay+file:{image}?time=1ms&jitter=20ms", "--queues", "4")
-    device = bed.plug(Disk(outboard.socket, options={"packed": packed}))
-    features = bed.vm.run(f"cat /sys/block/{device[5:]}/device/features").strip()
-    assert features[34] == ("1" if packed == "on" else "0")
-    restart_under_load(bed, outboard, device, 60)
-    assert digests_agree(bed, device, image)
+    outboard = bed.start(Outboard(bed.directory, config={"devices": [
+        {"type": "blk", "name": kind, "socket-path": bed.path(kind), "queues": 4,
+         "disk": f"delay+file:{image}?time=1ms&jitter=20ms"} for kind, image in images.items()]}))
+    devices = {kind: plug_ring(bed, kind) for kind in images}
+    restart_under_load(bed, outboard, devices.values(), 60)
+    for kind, image in images.items():
+        assert digests_agree(bed, devices[kind], image), kind
 
 
 def test_outboard_killed_twenty_times_on_nbd(bed):
@@ -47,7 +56,7 @@ def test_outboard_killed_twenty_times_on_nbd(bed):
     server = bed.start(QemuNbdServer(bed.directory, image))
     outboard = bed.outboard(server.uri, "--queues", "4")
     device = bed.plug(Disk(outboard.socket))
-    restart_under_load(bed, outboard, device, 60)
+    restart_under_load(bed, outboard, [device], 60)
     assert digests_agree(bed, device, image)
 
 

@@ -80,11 +80,7 @@ def load(vm, seconds):
     """A script that writes and verifies on all the functions at once."""
     disks = vm.run("cd /sys/block; grep -lx 'disk[0-9]' vd*/serial").split()
     assert len(disks) == FUNCTIONS
-    start = [f"( {fio.verifying('/dev/' + disk.split('/')[0], seconds)} ) >/run/load{number} 2>&1 & "
-             f"load{number}=$!" for number, disk in enumerate(disks)]
-    end = [f"wait $load{number} || {{ cat /run/load{number}; exit 1; }}"
-           for number in range(FUNCTIONS)]
-    return "\n".join(start + end)
+    return fio.verifying_all([f"/dev/{disk.split('/')[0]}" for disk in disks], seconds)
 
 
 def test_two_machines_of_eight_functions(directory, guest):
@@ -97,13 +93,13 @@ def test_two_machines_of_eight_functions(directory, guest):
             for vm in (first, second):
                 vm.wait_ready()
             job = first.start_job(load(first, 10))
-            second.start_job(load(second, 30))
-            wait_until(lambda: outboard.counters()["blk", "two-disk7"].get("writes", 0) > 100, 30,
+            second.start_job(load(second, 120))
+            wait_until(lambda: outboard.counters()["blk", "two-disk7"].get("writes", 0) > 100, 120,
                        "load on the last function")
             second.kill()
         with machines[1].vm(guest, "third") as third:
             third.wait_ready()
-            third.run(load(third, 2), timeout=180)
-            job.wait(180)
+            third.run(load(third, 2), timeout=240)
+            job.wait(240)
             for vm in (first, third):
                 assert not TROUBLE.search(vm.run("dmesg"))

@@ -9,11 +9,11 @@ from .outboard import Outboard
 from .process import Process, cpu_ticks, wait_until
 from .qmp import QmpError
 from .report import Sums, report_lines
-from .virtual_machine import (Disk, Nic, PciDisk, VirtualMachine, qemu_version,
+from .virtual_machine import (QEMU, Disk, Nic, PciDisk, VirtualMachine, qemu_version,
                               vfio_user_qemu)
 
-__all__ = ["Disk", "Guest", "NbdServer", "Nic", "Outboard", "PciDisk", "Process", "QemuNbdServer",
-           "QmpError", "Sums", "VirtualMachine",
+__all__ = ["Disk", "Guest", "NbdServer", "Nic", "Outboard", "PciDisk", "Process", "QEMU",
+           "QemuNbdServer", "QmpError", "Sums", "VirtualMachine",
            "accelerator", "cpu_ticks", "fio", "make_boot_disk", "qemu_version",
            "report_lines", "vfio_user_qemu",
            "wait_until"]

@@ -20,6 +20,15 @@ def verifying(device, seconds, discards=True):
             f"--offset={JOBS * JOB_MEGABYTES}m --offset_increment=0")
 
 
+def verifying_all(devices, seconds):
+    """A script that does so on several devices at once."""
+    start = [f"( {verifying(device, seconds)} ) >/run/load{number} 2>&1 & load{number}=$!"
+             for number, device in enumerate(devices)]
+    end = [f"wait $load{number} || {{ cat /run/load{number}; exit 1; }}"
+           for number in range(len(devices))]
+    return "\n".join(start + end)
+
+
 def digest(device):
     """The checksum of the whole disk as the guest's disk gives it, past the page cache."""
     return f"dd if={device} bs=1M iflag=direct status=none | sha256sum | cut -d' ' -f1"

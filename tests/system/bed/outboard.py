@@ -18,9 +18,10 @@ def program():
     return os.environ.get("OUTBOARD_PROGRAM", str(SOURCE / "build" / "src" / "outboard"))
 
 
-def listening_sockets():
-    """The paths of Unix sockets that can be connected to: one that is bound does not listen yet."""
-    lines = pathlib.Path("/proc/net/unix").read_text(encoding="utf-8").splitlines()[1:]
+def listening_sockets(pid):
+    """The paths of Unix sockets that can be connected to in the process's network namespace: one
+    that is bound does not listen yet."""
+    lines = pathlib.Path(f"/proc/{pid}/net/unix").read_text(encoding="utf-8").splitlines()[1:]
     return {line.split()[7] for line in lines
             if int(line.split()[3], 16) & ACCEPTS and len(line.split()) == 8}
 
@@ -68,7 +69,7 @@ class Outboard(Process):
 
     def _listens(self):
         self.check_running()
-        return set(self.sockets) <= listening_sockets()
+        return set(self.sockets) <= listening_sockets(self.pid)
 
     def restart(self):
         """kill -9 and start: what a crash looks like from outside."""

@@ -15,6 +15,7 @@ from .qmp import Qmp, QmpError
 
 SOURCE = pathlib.Path(__file__).resolve().parents[3]
 HOT_PLUG_PORTS = 6
+QEMU = "qemu-system-x86_64"
 
 
 @functools.lru_cache(maxsize=None)
@@ -31,21 +32,20 @@ def firmware(name):
 
 
 @functools.lru_cache(maxsize=None)
-def qemu_version():
-    version = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True,
-                             text=True).stdout
+def qemu_version(qemu=QEMU):
+    version = subprocess.run([qemu, "--version"], check=True, capture_output=True, text=True).stdout
     return tuple(int(number) for number in re.search(r"version (\d+)\.(\d+)", version).groups())
 
 
-def reconnect_option():
+def reconnect_option(qemu):
     """How to say "try again after a second": the older name is deprecated since 9.2."""
-    return ("reconnect-ms", 1000) if qemu_version() >= (9, 2) else ("reconnect", 1)
+    return ("reconnect-ms", 1000) if qemu_version(qemu) >= (9, 2) else ("reconnect", 1)
 
 
-def ring_options():
+def ring_options(qemu):
     """QEMU 10.0 makes rings of 1024 whatever queue-size says, but the buffer that notes what is in
     flight for as many as it says."""
-    return {"queue-size": 1024} if qemu_version() >= (9, 2) else {}
+    return {"queue-size": 1024} if qemu_version(qemu) >= (9, 2) else {}
 
 
 @dataclasses.dataclass
@@ -56,9 +56,10 @@ class Disk:
     queues: int = 4
     server: bool = False
     options: dict = dataclasses.field(default_factory=dict)
+    qemu: str = QEMU
 
     def chardev_arguments(self):
-        how = "server=on,wait=off" if self.server else "=".join(map(str, reconnect_option()))
+        how = "server=on,wait=off" if self.server else "=".join(map(str, reconnect_option(self.qemu)))
         return ["-chardev", f"socket,id={self.name}-socket,path={self.socket},{how}"]
 
     def chardev_backend(self):
@@ -66,13 +67,13 @@ class Disk:
         if self.server:
             data["wait"] = False
         else:
-            name, value = reconnect_option()
+            name, value = reconnect_option(self.qemu)
             data[name] = value
         return {"type": "socket", "data": data}
 
     def device(self):
         return {"driver": "vhost-user-blk-pci", "id": self.name, "chardev": f"{self.name}-socket",
-                "num-queues": self.queues, **ring_options(), **self.options}
+                "num-queues": self.queues, **ring_options(self.qemu), **self.options}
 
     def device_arguments(self):
         return ["-device", ",".join(f"{key}={value}" for key, value in self.device().items())]
@@ -146,7 +147,7 @@ class VirtualMachine(Process):
     ("seabios", "ovmf") that has to find a boot disk among disks."""
 
     def __init__(self, directory, guest, root=None, name="vm", quick=True, cpus=4,
-                 kernel_options="", console=None, qemu="qemu-system-x86_64", shared=True,
+                 kernel_options="", console=None, qemu=QEMU, shared=True,
                  disks=(), boots_by="kernel"):
         self.directory = str(directory)
         self.guest = guest
