@@ -17,6 +17,7 @@ enum {
 };
 
 enum { IPV4_HEADER = 20, IPV6_HEADER = 40, TCP_HEADER = 20, UDP_HEADER = 8, IPV6_FRAGMENT = 8 };
+enum { IPV4_FRAGMENT = 0x3fff, IPV4_MORE = 0x2000 };
 enum { TCP_FIN = 1, TCP_PSH = 8, TCP_CWR = 128 };
 
 static uint8_t gso_type(const struct virtio_net_hdr *h)
@@ -159,38 +160,91 @@ static size_t network_offset(const uint8_t *bytes, size_t length, uint16_t *type
 	return length;
 }
 
-/* Where the segments' payload begins, if all headers are there and agree with the header. */
-static int find_headers(struct frame_segments *s)
+/* The protocol behind an IPv4 header that reaches to the segment's; -1: it does not, or the packet
+ * is a fragment. */
+static int ipv4_protocol(const struct frame_segments *s)
+{
+	const uint8_t *ip = s->bytes + s->network;
+
+	if (s->transport < s->network + IPV4_HEADER || ip[0] >> 4 != 4 ||
+	    (ip[0] & 15) * 4u != s->transport - s->network || load_be16(ip + 6) & IPV4_FRAGMENT)
+		return -1;
+	return ip[9];
+}
+
+/* The same for IPv6 with its extension headers (RFC 8200, 4), each of at least eight bytes. */
+static int ipv6_protocol(const struct frame_segments *s)
+{
+	size_t at = s->network + IPV6_HEADER;
+	uint8_t next;
+
+	if (s->transport < at || s->bytes[s->network] >> 4 != 6)
+		return -1;
+	next = s->bytes[s->network + 6];
+	while (at + 8 <= s->transport &&
+	       (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS)) {
+		next = s->bytes[at];
+		at += s->bytes[at + 1] * 8 + 8;
+	}
+	return at == s->transport ? next : -1;
+}
+
+static int find_tcp_payload(struct frame_segments *s)
+{
+	if (s->transport + TCP_HEADER > s->length)
+		return -EINVAL;
+	s->payload = s->transport + (s->bytes[s->transport + 12] >> 4) * 4u;
+	return s->payload < s->transport + TCP_HEADER ? -EINVAL : 0;
+}
+
+static bool is_udp(const struct frame_segments *s)
+{
+	return s->type == VIRTIO_NET_HDR_GSO_UDP || s->type == GSO_UDP_L4;
+}
+
+/* The network's header, which has to agree with the type of segmentation. */
+static int find_network(struct frame_segments *s)
 {
 	uint16_t type = 0;
-	size_t header;
+	int protocol;
 
 	s->network = network_offset(s->bytes, s->length, &type);
-	if (type != ETH_P_IP && type != ETH_P_IPV6)
-		return -EINVAL;
-	if ((s->type == VIRTIO_NET_HDR_GSO_TCPV4 && type != ETH_P_IP) ||
+	if (s->transport > s->length || (type != ETH_P_IP && type != ETH_P_IPV6) ||
+	    (s->type == VIRTIO_NET_HDR_GSO_TCPV4 && type != ETH_P_IP) ||
 	    (s->type == VIRTIO_NET_HDR_GSO_TCPV6 && type != ETH_P_IPV6))
-		return -EINVAL;
-	header = type == ETH_P_IP ? IPV4_HEADER : IPV6_HEADER;
-	if (s->transport < s->network + header ||
-	    s->bytes[s->network] >> 4 != (header == 20 ? 4 : 6))
 		return -EINVAL;
 	/* Options between the two headers would have to go before the fragment's own. */
 	if (type == ETH_P_IPV6 && s->type == VIRTIO_NET_HDR_GSO_UDP &&
-	    s->transport != s->network + header)
+	    s->transport != s->network + IPV6_HEADER)
 		return -EINVAL;
-	if (type == ETH_P_IP && (s->bytes[s->network] & 15) * 4u != s->transport - s->network)
+	protocol = type == ETH_P_IP ? ipv4_protocol(s) : ipv6_protocol(s);
+	return protocol == (is_udp(s) ? IPPROTO_UDP : IPPROTO_TCP) ? 0 : -EINVAL;
+}
+
+/* Whether a packet's length fits into its field: that of the largest segment, or of the datagram
+ * that fragments are put together to. */
+static bool lengths_fit(const struct frame_segments *s)
+{
+	size_t payload = s->length - s->payload, extra = 0;
+
+	if (s->bytes[s->network] >> 4 == 6)
+		extra = IPV6_HEADER; /* is not counted */
+	if (s->type != VIRTIO_NET_HDR_GSO_UDP)
+		payload = minimum_u64(payload, s->size);
+	return s->payload - s->network + payload <= UINT16_MAX + extra;
+}
+
+/* Where the segments' payload begins, if all headers are there and agree with the header. */
+static int find_headers(struct frame_segments *s)
+{
+	int status = find_network(s);
+
+	if (status)
+		return status;
+	s->payload = s->transport + UDP_HEADER;
+	if (!is_udp(s) && find_tcp_payload(s))
 		return -EINVAL;
-	if (s->type == VIRTIO_NET_HDR_GSO_UDP || s->type == GSO_UDP_L4) {
-		s->payload = s->transport + UDP_HEADER;
-	} else {
-		if (s->transport + TCP_HEADER > s->length)
-			return -EINVAL;
-		s->payload = s->transport + (s->bytes[s->transport + 12] >> 4) * 4u;
-		if (s->payload < s->transport + TCP_HEADER)
-			return -EINVAL;
-	}
-	return s->payload <= s->length ? 0 : -EINVAL;
+	return s->payload <= s->length && lengths_fit(s) ? 0 : -EINVAL;
 }
 
 int frame_segments_begin(struct frame_segments *s, uint8_t *bytes, size_t length,
@@ -207,8 +261,9 @@ int frame_segments_begin(struct frame_segments *s, uint8_t *bytes, size_t length
 		return -EINVAL;
 	if (s->type != VIRTIO_NET_HDR_GSO_UDP)
 		return 0;
-	/* Fragments: the datagram's header is part of what is cut, in multiples of eight. */
-	s->size = align_down(s->size, 8);
+	/* Fragments: the datagram's header is part of what is cut, in multiples of eight, none so
+	 * long that no length tells it together with IPv6's own header. */
+	s->size = align_down(minimum_u64(s->size, UINT16_MAX - IPV6_FRAGMENT), 8);
 	if (!s->size)
 		return -EINVAL;
 	frame_finish_checksum(bytes, length, h);
@@ -217,14 +272,17 @@ int frame_segments_begin(struct frame_segments *s, uint8_t *bytes, size_t length
 	return 0;
 }
 
-/* Lengths, identification and the header's own checksum. */
+/* Lengths, identification and the header's own checksum, for which zero is a value as any. */
 static void finish_ipv4(const struct frame_segments *s, uint8_t *ip, size_t bytes)
 {
+	uint16_t sum;
+
 	store_be16(ip + 2, bytes);
 	if (s->type != VIRTIO_NET_HDR_GSO_UDP)
 		store_be16(ip + 4, load_be16(ip + 4) + s->count);
 	memset(ip + 10, 0, 2);
-	put_checksum(ip + 10, frame_sum(ip, s->transport - s->network, 0));
+	sum = ~frame_sum_fold(frame_sum(ip, s->transport - s->network, 0));
+	memcpy(ip + 10, &sum, 2);
 }
 
 static void finish_network(const struct frame_segments *s, uint8_t *ip, size_t bytes)
@@ -272,7 +330,7 @@ static size_t put_fragment_place(const struct frame_segments *s, uint8_t *to, bo
 {
 	if (to[s->network] >> 4 == 6)
 		return put_ipv6_fragment(s, to, last);
-	store_be16(to + s->network + 6, s->at / 8 | (last ? 0 : 0x2000));
+	store_be16(to + s->network + 6, s->at / 8 | (last ? 0 : IPV4_MORE));
 	return 0;
 }
 
@@ -285,7 +343,7 @@ size_t frame_segments_next(struct frame_segments *s, uint8_t *to)
 	if (s->count && !left)
 		return 0;
 	memcpy(to, s->bytes, s->payload);
-	if (s->type == VIRTIO_NET_HDR_GSO_UDP)
+	if (s->type == VIRTIO_NET_HDR_GSO_UDP && part != s->length - s->payload)
 		header += put_fragment_place(s, to, last);
 	memcpy(to + header, s->bytes + s->payload + s->at, part);
 	finish_network(s, to + s->network, header + part - s->network);

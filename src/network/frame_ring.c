@@ -91,21 +91,28 @@ static uint32_t first_unit(struct place at, uint32_t units, uint32_t *taken)
 	return 0;
 }
 
-/* Only as many turns as other threads put frames meanwhile. */
+static bool has_room(struct place at, struct place freed, uint32_t taken)
+{
+	return at.slots - freed.slots < FRAME_RING_SLOTS && at.units - freed.units + taken <= UNITS;
+}
+
+/* Only as many turns as other threads put and take frames meanwhile.  What is freed is read before
+ * what is reserved: the other way round it could be the greater of the two, and an empty ring look
+ * full.  It looks full, too, when a whole lap went by between the two: hence the second look. */
 static bool reserve(struct frame_ring *r, uint32_t units, struct place *at, uint32_t *taken)
 {
-	uint64_t word = atomic_load_explicit(&r->reserved, memory_order_relaxed);
-
 	for (;;) {
-		struct place freed =
-			place_of(atomic_load_explicit(&r->freed, memory_order_acquire));
+		uint64_t freed = atomic_load_explicit(&r->freed, memory_order_acquire);
+		uint64_t word = atomic_load_explicit(&r->reserved, memory_order_relaxed);
 		struct place next;
 
 		*at = next = place_of(word);
 		first_unit(*at, units, taken);
-		if (at->slots - freed.slots >= FRAME_RING_SLOTS ||
-		    at->units - freed.units + *taken > UNITS)
-			return false;
+		if (unlikely(!has_room(*at, place_of(freed), *taken))) {
+			if (atomic_load_explicit(&r->freed, memory_order_relaxed) == freed)
+				return false;
+			continue;
+		}
 		next.slots++;
 		next.units += *taken;
 		if (atomic_compare_exchange_weak(&r->reserved, &word, word_of(next)))
