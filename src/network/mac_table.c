@@ -58,9 +58,12 @@ static struct entry *set_of(const struct mac_table *t, uint64_t address)
 	return &t->entries[(mixed >> 40) % SETS * WAYS];
 }
 
+/* Another thread's clock may be ahead of ours: what it has just seen is new, not very old. */
 static uint32_t age_of(const struct entry *e, uint32_t now)
 {
-	return now - atomic_load_explicit(&e->seen, memory_order_relaxed);
+	int32_t age = now - atomic_load_explicit(&e->seen, memory_order_relaxed);
+
+	return age > 0 ? age : 0;
 }
 
 /* The entry of the address, or else the one to give up for it. */

@@ -28,7 +28,7 @@ enum { FIN = 1, SYN = 2, PSH = 8, ACK = 16, ECE = 64, CWR = 128 };
 struct recipe {
 	unsigned tags;		/* 802.1Q tags, 0 to 2 */
 	unsigned version;	/* 4 or 6 */
-	unsigned ip_options;	/* bytes, a multiple of 4 (version 4) or 8 (6: a header of options) */
+	unsigned ip_options;	/* bytes, a multiple of 4 (version 4) or 8 (6: one header) */
 	unsigned protocol;
 	unsigned tcp_options;	/* bytes, a multiple of 4 */
 	uint8_t tcp_flags;
