@@ -49,4 +49,9 @@ int uri_number(const struct uri *u, const char *name, uint64_t *to, struct error
 int uri_duration(const struct uri *u, const char *name, uint64_t *to_ns, struct error *e);
 int uri_switch(const struct uri *u, const char *name, bool *to, struct error *e);
 
+/* Percent, as in "0.5", with at most six digits after the point, to a part of URI_CERTAIN; as for
+ * the rest.  A "%" behind it, which a URI has to write "%25", is let pass. */
+enum { URI_CERTAIN = 100 * 1000 * 1000 };
+int uri_percent(const struct uri *u, const char *name, uint32_t *to, struct error *e);
+
 #endif

@@ -101,3 +101,40 @@ int uri_switch(const struct uri *u, const char *name, bool *to, struct error *e)
 	*to = !strcmp(text, "on");
 	return 0;
 }
+
+/* In parts of URI_CERTAIN; -1: malformed. */
+static int64_t parse_percent(const char *text)
+{
+	int64_t value = 0;
+	unsigned digits = 0, fraction = 0;
+	bool point = false;
+
+	for (; (*text >= '0' && *text <= '9') || (*text == '.' && !point); text++) {
+		if (*text == '.') {
+			point = true;
+			continue;
+		}
+		if (++digits > 9)
+			return -1;
+		fraction += point;
+		value = value * 10 + (*text - '0');
+	}
+	if (!digits || fraction > 6 || strcmp(text + (*text == '%'), ""))
+		return -1;
+	for (; fraction < 6; fraction++)
+		value *= 10;
+	return value <= URI_CERTAIN ? value : -1;
+}
+
+int uri_percent(const struct uri *u, const char *name, uint32_t *to, struct error *e)
+{
+	const char *text = uri_value(u, name);
+	int64_t value = text ? parse_percent(text) : *to;
+
+	if (value < 0)
+		return error_set(e, -EINVAL,
+				 "option \"%s\": \"%.40s\" is not a percentage (such as 0.5)", name,
+				 text);
+	*to = value;
+	return 0;
+}

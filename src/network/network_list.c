@@ -12,6 +12,11 @@ static const struct uri_scheme *const entries[] = {
 	&network_vxlan.about,
 	&network_packet.about,
 	&network_null.about,
+	&network_capture.about,
+	&network_delay.about,
+	&network_limit.about,
+	&network_log.about,
+	&network_loss.about,
 };
 /* clang-format on */
 

@@ -62,8 +62,9 @@ struct reactor *network_queue_reactor(const struct network_layer_queue *q);
 unsigned network_queue_index(const struct network_layer_queue *q);
 /* A frame may have come, or peek may answer otherwise than it did.  The queue's reactor. */
 void network_queue_ready(struct network_layer_queue *q);
-/* A frame was lost: counted.  The queue's reactor. */
+/* A frame that came was lost, or one that was taken to be sent: counted.  The queue's reactor. */
 void network_queue_count_drop(struct network_layer_queue *q);
+void network_queue_count_send_drop(struct network_layer_queue *q);
 
 /* For filters: the same, one layer further down. */
 int network_forward(struct network_layer_queue *q, const struct virtio_net_hdr *header,

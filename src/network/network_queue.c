@@ -59,6 +59,11 @@ void network_queue_count_drop(struct network_layer_queue *q)
 	counter_add(&q->queue->numbers.come_dropped, 1);
 }
 
+void network_queue_count_send_drop(struct network_layer_queue *q)
+{
+	counter_add(&q->queue->numbers.sent_dropped, 1);
+}
+
 static int layer_send(struct network_layer_queue *q, const struct virtio_net_hdr *header,
 		      const struct iovec *iov, unsigned n, size_t bytes)
 {
@@ -164,11 +169,21 @@ int network_send(struct network_queue *q, const struct virtio_net_hdr *header,
 	return 0;
 }
 
-void network_flush(struct network_queue *q)
+static void flush_from(struct network_layer_queue *top)
 {
-	for (struct network_layer_queue *l = q->top; l >= q->layers; l--)
+	for (struct network_layer_queue *l = top; l >= top->queue->layers; l--)
 		if (l->provider->flush)
 			l->provider->flush(l);
+}
+
+void network_forward_flush(struct network_layer_queue *q)
+{
+	flush_from(q - 1);
+}
+
+void network_flush(struct network_queue *q)
+{
+	flush_from(q->top);
 }
 
 /* ---- receiving ---- */

@@ -9,14 +9,13 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/uri.h"
 #include "reactor/reactor.h"
 #include "storage/storage_list.h"
 
-enum { CERTAIN = 100 * 1000 * 1000 }; /* a rate in millionths of a percent */
-
 struct fault_state {
 	int error;                         /* -errno */
-	uint32_t rate[STORAGE_OPERATIONS]; /* of CERTAIN */
+	uint32_t rate[STORAGE_OPERATIONS]; /* of URI_CERTAIN */
 	unsigned kinds;                    /* bit per operation that may fail */
 	uint64_t after, every, count_max;  /* 0: none */
 	bool seeded;
@@ -49,45 +48,6 @@ static int read_error(const struct storage_options *o, int *error, struct error 
 	}
 	return error_set(e, -EINVAL, "option \"fault-errno\": \"%.40s\" is no error (such as EIO)",
 			 text);
-}
-
-/* "12", "0.5", "100": percent, with at most six digits after the point, in millionths; -1
- * otherwise.  A "%" at the end, which a URI has to write "%25", is let pass. */
-static int64_t parse_percent(const char *text)
-{
-	int64_t value = 0;
-	unsigned digits = 0, fraction = 0;
-	bool point = false;
-
-	for (; (*text >= '0' && *text <= '9') || (*text == '.' && !point); text++) {
-		if (*text == '.') {
-			point = true;
-			continue;
-		}
-		if (++digits > 9)
-			return -1;
-		fraction += point;
-		value = value * 10 + (*text - '0');
-	}
-	if (!digits || fraction > 6 || strcmp(text + (*text == '%'), ""))
-		return -1;
-	for (; fraction < 6; fraction++)
-		value *= 10;
-	return value <= CERTAIN ? value : -1;
-}
-
-static int read_rate(const struct storage_options *o, const char *name, uint32_t *rate,
-		     struct error *e)
-{
-	const char *text = storage_options_text(o, name);
-	int64_t value = text ? parse_percent(text) : *rate;
-
-	if (value < 0)
-		return error_set(e, -EINVAL,
-				 "option \"%s\": \"%.40s\" is not a percentage (such as 0.5)", name,
-				 text);
-	*rate = value;
-	return 0;
 }
 
 static int kind_of(const char *name, size_t length)
@@ -132,11 +92,11 @@ static int read_rates(const struct storage_options *o, struct fault_state *f, st
 
 	for (unsigned i = 0; i < STORAGE_OPERATIONS; i++)
 		any |= storage_options_text(o, names[i]) != NULL;
-	common = any || f->every ? 0 : CERTAIN;
-	status = read_rate(o, "fault-rate", &common, e);
+	common = any || f->every ? 0 : URI_CERTAIN;
+	status = storage_options_percent(o, "fault-rate", &common, e);
 	for (unsigned i = 0; !status && i < STORAGE_OPERATIONS; i++) {
 		f->rate[i] = common;
-		status = read_rate(o, names[i], &f->rate[i], e);
+		status = storage_options_percent(o, names[i], &f->rate[i], e);
 	}
 	return status;
 }
@@ -174,10 +134,10 @@ static bool by_chance(struct fault_state *f, struct reactor *r, enum storage_ope
 {
 	uint64_t number;
 
-	if (f->rate[kind] == 0 || f->rate[kind] == CERTAIN)
+	if (f->rate[kind] == 0 || f->rate[kind] == URI_CERTAIN)
 		return f->rate[kind];
 	number = f->seeded ? seeded_random(&f->seed) : reactor_random(r);
-	return number % CERTAIN < f->rate[kind];
+	return number % URI_CERTAIN < f->rate[kind];
 }
 
 static bool fails(struct fault_state *f, struct reactor *r, enum storage_operation kind)

@@ -1,31 +1,18 @@
 /* limit.c - at most so many requests and bytes per second.
  *
- * A bucket is one number, kept for the whole storage: the time until which what has been admitted
- * so far keeps the bucket busy.  A request moves that time on by its own cost (one
- * compare-and-swap), and starts once what it has made of it lies no more than the burst in the
- * future; one that costs more than the burst waits for the rest to be paid.  So
- * channels of all reactors share a bucket in the order of arrival, without a queue of their own to
- * synchronise: each channel has its requests in one list, whose starting times only grow, and one
- * timer for its head.
+ * The buckets are the storage's; each channel has its requests in one list, whose starting times
+ * only grow, and one timer for its head.
  */
 #include <errno.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/token_bucket.h"
 #include "reactor/reactor.h"
 #include "storage/storage_list.h"
 
-static const uint64_t second_ns = 1000ull * 1000 * 1000;
-static const uint64_t forever_ns = 1ull << 62;
-
-struct limit_bucket {
-	uint64_t rate;          /* requests or bytes per second; 0: no limit */
-	uint64_t burst_ns;      /* how far ahead of its time a request may start */
-	uint64_t busy_until_ns; /* atomic */
-};
-
 struct limit_state {
-	struct limit_bucket requests, bytes;
+	struct token_bucket requests, bytes;
 };
 
 struct limit_channel {
@@ -38,48 +25,24 @@ struct limit_io {
 	uint64_t start_ns;
 };
 
-static uint64_t cost_ns(const struct limit_bucket *b, uint64_t units)
-{
-	__extension__ unsigned __int128 ns = (unsigned __int128)units * second_ns + b->rate - 1;
-
-	return ns / b->rate > forever_ns ? forever_ns : ns / b->rate;
-}
-
-/* Takes `units` out of the bucket; returns when the request may start. */
-static uint64_t bucket_take(struct limit_bucket *b, uint64_t units, uint64_t now_ns)
-{
-	uint64_t cost = cost_ns(b, units);
-	uint64_t found = __atomic_load_n(&b->busy_until_ns, __ATOMIC_RELAXED);
-	uint64_t place;
-
-	/* Only as many turns as other reactors take out of it meanwhile. */
-	do {
-		place = minimum_u64(maximum_u64(found, now_ns), forever_ns);
-	} while (!__atomic_compare_exchange_n(&b->busy_until_ns, &found, place + cost, true,
-					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-	return place + cost > b->burst_ns ? place + cost - b->burst_ns : 0;
-}
-
 typedef int option_reader(const struct storage_options *o, const char *name, uint64_t *to,
 			  struct error *e);
 
-static int bucket_open(struct limit_bucket *b, const struct storage_options *o, option_reader *read,
+static int bucket_open(struct token_bucket *b, const struct storage_options *o, option_reader *read,
 		       const char *name, const char *burst_name, struct error *e)
 {
-	uint64_t burst;
-	int status = read(o, name, &b->rate, e);
+	uint64_t rate = 0, burst;
+	int status = read(o, name, &rate, e);
 
 	if (status)
 		return status;
-	if (storage_options_text(o, name) && !b->rate)
+	if (storage_options_text(o, name) && !rate)
 		return error_set(e, -EINVAL, "option \"%s\": nothing could ever pass", name);
-	if (!b->rate && storage_options_text(o, burst_name))
+	if (!rate && storage_options_text(o, burst_name))
 		return error_set(e, -EINVAL, "option \"%s\" needs \"%s\"", burst_name, name);
-	if (!b->rate)
-		return 0;
-	burst = maximum_u64(b->rate / 10, 1);
+	burst = rate / 10;
 	status = read(o, burst_name, &burst, e);
-	b->burst_ns = cost_ns(b, maximum_u64(burst, 1));
+	token_bucket_set(b, rate, burst);
 	return status;
 }
 
@@ -137,10 +100,10 @@ static int limit_channel_open(struct storage_layer_channel *ch, struct error *e)
 static uint64_t admit(struct limit_state *s, const struct storage_io *io, uint64_t now_ns)
 {
 	bool moves = io->operation == STORAGE_READ || io->operation == STORAGE_WRITE;
-	uint64_t start = s->requests.rate ? bucket_take(&s->requests, 1, now_ns) : 0;
+	uint64_t start = token_bucket_take(&s->requests, 1, now_ns);
 
-	if (moves && s->bytes.rate)
-		start = maximum_u64(start, bucket_take(&s->bytes, io->length, now_ns));
+	if (moves)
+		start = maximum_u64(start, token_bucket_take(&s->bytes, io->length, now_ns));
 	return start;
 }
 

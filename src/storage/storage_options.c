@@ -56,6 +56,12 @@ int storage_options_duration(const struct storage_options *o, const char *name, 
 	return uri_duration(o->uri, name, to, e);
 }
 
+int storage_options_percent(const struct storage_options *o, const char *name, uint32_t *to,
+			    struct error *e)
+{
+	return uri_percent(o->uri, name, to, e);
+}
+
 int storage_options_switch(const struct storage_options *o, const char *name, bool *to,
 			   struct error *e)
 {

@@ -90,6 +90,8 @@ int storage_options_number(const struct storage_options *o, const char *name, ui
 			   struct error *e);
 int storage_options_duration(const struct storage_options *o, const char *name, uint64_t *to_ns,
 			     struct error *e);
+int storage_options_percent(const struct storage_options *o, const char *name, uint32_t *to,
+			    struct error *e);
 int storage_options_switch(const struct storage_options *o, const char *name, bool *to,
 			   struct error *e);	/* "on" or "off" */
 
