@@ -9,14 +9,15 @@ pytestmark = pytest.mark.vm
 KILLS = 20
 
 
-def restart_under_load(bed, outboard, devices, seconds):
-    """Kills and restarts Outboard at random moments; the load must see none of it."""
+def restart_under_load(bed, outboards, devices, seconds):
+    """Kills and restarts them at random moments; the load must see none of it."""
     job = bed.vm.start_job(fio.verifying_all(devices, seconds))
     time.sleep(2)
     for _ in range(KILLS):
         time.sleep(bed.random.uniform(0.2, 1.2))
         assert job.running(), "the load ended before the last kill: " + job.wait(check=False)
-        outboard.restart()
+        for outboard in outboards:
+            outboard.restart()
         time.sleep(1)
     job.wait(timeout=seconds + 60)
 
@@ -36,28 +37,23 @@ def plug_ring(bed, kind):
     return device
 
 
-def test_outboard_killed_twenty_times_on_files(bed):
+def test_outboards_killed_twenty_times(bed):
     """If this fails, requests in flight at a crash are lost, or run again after later ones."""
-    images = {kind: bed.image(f"{kind}.img", fio.DISK_MEGABYTES) for kind in ("split", "packed")}
+    images = {kind: bed.image(f"{kind}.img", fio.DISK_MEGABYTES)
+              for kind in ("split", "packed", "nbd")}
     # The delays let requests end in another order than they began in, many at a time under way:
     # without in-flight tracking, the used ring alone would not tell which of them are to be done.
-    outboard = bed.start(Outboard(bed.directory, config={"devices": [
+    files = bed.start(Outboard(bed.directory, config={"devices": [
         {"type": "blk", "name": kind, "socket-path": bed.path(kind), "queues": 4,
-         "disk": f"delay+file:{image}?time=1ms&jitter=20ms"} for kind, image in images.items()]}))
+         "disk": f"delay+file:{images[kind]}?time=1ms&jitter=20ms"}
+        for kind in ("split", "packed")]}))
+    # This server still holds requests of the process that died.
+    server = bed.start(QemuNbdServer(bed.directory, images["nbd"]))
+    remote = bed.outboard(server.uri, "--queues", "4", name="nbd", socket=bed.path("nbd"))
     devices = {kind: plug_ring(bed, kind) for kind in images}
-    restart_under_load(bed, outboard, devices.values(), 60)
+    restart_under_load(bed, [files, remote], devices.values(), 75)
     for kind, image in images.items():
         assert digests_agree(bed, devices[kind], image), kind
-
-
-def test_outboard_killed_twenty_times_on_nbd(bed):
-    """The same with a server that still holds requests of the process that died."""
-    image = bed.image("disk.img", fio.DISK_MEGABYTES)
-    server = bed.start(QemuNbdServer(bed.directory, image))
-    outboard = bed.outboard(server.uri, "--queues", "4")
-    device = bed.plug(Disk(outboard.socket))
-    restart_under_load(bed, outboard, [device], 60)
-    assert digests_agree(bed, device, image)
 
 
 def test_nbd_server_killed_under_load(bed):
