@@ -145,11 +145,12 @@ static inline void bed_timer(void *arg)
 static inline void bed_run(struct bed *b, uint64_t ns)
 {
 	bool over = false;
+	unsigned long steps = 0;
 	struct reactor_timer timer = { .fn = bed_timer, .arg = &over };
 
 	reactor_timer_set(b->reactor, &timer, reactor_now(b->reactor) + ns);
-	for (unsigned long steps = 0; !over; steps++) {
-		assert_true(steps < 10000000);
+	while (!over) {
+		assert_true(steps++ < 10000000);
 		reactor_world_step(b->world);
 	}
 	reactor_world_enter(b->world, b->reactor);
