@@ -25,7 +25,8 @@ struct block {
 
 static void put(struct block *b, const void *bytes, size_t n)
 {
-	memcpy(b->bytes + b->length, bytes, n);
+	if (n)
+		memcpy(b->bytes + b->length, bytes, n);
 	b->length += n;
 }
 

@@ -121,21 +121,6 @@ static inline int bed_create(void **state)
 	return bed_create_seeded(*state, 1);
 }
 
-static inline void bed_destroy(struct bed *b)
-{
-	for (unsigned i = 0; i < BED_PORTS; i++)
-		user_close(&b->users[i]);
-	reactor_free(b->reactor);
-	reactor_world_free(b->world);
-}
-
-static inline int bed_free(void **state)
-{
-	bed_destroy(*state);
-	free(*state);
-	return 0;
-}
-
 static inline void bed_timer(void *arg)
 {
 	*(bool *)arg = true;
@@ -154,6 +139,22 @@ static inline void bed_run(struct bed *b, uint64_t ns)
 		reactor_world_step(b->world);
 	}
 	reactor_world_enter(b->world, b->reactor);
+}
+
+static inline void bed_destroy(struct bed *b)
+{
+	for (unsigned i = 0; i < BED_PORTS; i++)
+		user_close(&b->users[i]);
+	bed_run(b, ms); /* a wake on its way holds what it was for */
+	reactor_free(b->reactor);
+	reactor_world_free(b->world);
+}
+
+static inline int bed_free(void **state)
+{
+	bed_destroy(*state);
+	free(*state);
+	return 0;
 }
 
 static inline uint64_t user_counts(const struct user *u, const char *counter)
