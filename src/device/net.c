@@ -58,7 +58,8 @@ static const uint64_t host_features = BIT(VIRTIO_NET_F_CSUM) | BIT(VIRTIO_NET_F_
 static const uint64_t control_features =
 	BIT(VIRTIO_NET_F_CTRL_VQ) | BIT(VIRTIO_NET_F_CTRL_RX) | BIT(VIRTIO_NET_F_CTRL_RX_EXTRA) |
 	BIT(VIRTIO_NET_F_CTRL_VLAN) | BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) |
-	BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) | BIT(VIRTIO_NET_F_GUEST_ANNOUNCE);
+	BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) | BIT(VIRTIO_NET_F_GUEST_ANNOUNCE) |
+	BIT(NET_F_NOTF_COAL) | BIT(NET_F_VQ_NOTF_COAL);
 
 /* ---- what has been agreed on ---- */
 
@@ -113,6 +114,16 @@ void net_apply_active(struct net *n)
 		if (atomic_load(&n->queues[2 * i].enabled))
 			active = i + 1;
 	network_port_set_active(n->port, maximum_u64(active, 1));
+}
+
+void net_follow_coalescing(struct net_queue *nq)
+{
+	uint64_t wanted = atomic_load_explicit(&nq->coalescing, memory_order_relaxed);
+
+	if (likely(wanted == nq->coalescing_seen))
+		return;
+	nq->coalescing_seen = wanted;
+	virtio_queue_set_coalescing(nq->queue, wanted >> 32, (wanted & UINT32_MAX) * 1000);
 }
 
 /* ---- what the driver sees ---- */
@@ -170,6 +181,8 @@ static void reset(struct virtio_device *d)
 	atomic_store(&n->announcing, false);
 	atomic_store(&n->guest_offloads, 0);
 	atomic_store(&n->adopted, false);
+	for (unsigned i = 0; i < n->queue_count; i++)
+		atomic_store(&n->queues[i].coalescing, 0);
 }
 
 /* RFC 903, as VMMs announce a VM after its move: a broadcast from the address, which is what

@@ -1,7 +1,7 @@
 /* net_control.c - the control queue's commands (virtio 1.3, 5.1.6.5).
  *
- * A command is two bytes, its data, and room for the answer: one byte, the last that may be
- * written.  What is not understood, not agreed on, or malformed is answered with an error and
+ * A command is two bytes, its data, and room for the answer: one byte, and for some a result behind
+ * it.  What is not understood, not agreed on, or malformed is answered with an error and
  * changes nothing.
  */
 #include <errno.h>
@@ -14,10 +14,16 @@
 
 enum { COMMAND_BYTES = 2 };
 
+/* Younger than some kernels' headers. */
+enum { NET_CTRL_NOTF_COAL = 6 };
+enum { COALESCE_TRANSMIT, COALESCE_RECEIVE, COALESCE_QUEUE, COALESCING_OF_QUEUE };
+
 struct net_command {
 	struct net_queue *nq;
 	const struct virtqueue_chain *chain;
 	uint8_t number;
+	uint8_t result[16]; /* behind the answer, if all is well */
+	size_t result_bytes;
 };
 
 /* Whether the command's data is exactly n bytes, which are copied. */
@@ -29,7 +35,7 @@ static bool data_is(const struct net_command *c, void *to, size_t n)
 
 /* ---- which frames ---- */
 
-static int receive_mode(const struct net_command *c)
+static int receive_mode(struct net_command *c)
 {
 	static const enum net_filter_flag flags[] = {
 		[VIRTIO_NET_CTRL_RX_PROMISC] = NET_PROMISCUOUS,
@@ -96,7 +102,7 @@ static int own_address(const struct net_command *c)
 	return 0;
 }
 
-static int addresses(const struct net_command *c)
+static int addresses(struct net_command *c)
 {
 	switch (c->number) {
 	case VIRTIO_NET_CTRL_MAC_TABLE_SET:
@@ -108,7 +114,7 @@ static int addresses(const struct net_command *c)
 	}
 }
 
-static int vlans(const struct net_command *c)
+static int vlans(struct net_command *c)
 {
 	uint8_t word[2];
 
@@ -123,7 +129,7 @@ static int vlans(const struct net_command *c)
 
 /* ---- how many queues, what in a frame may be undone ---- */
 
-static int pairs(const struct net_command *c)
+static int pairs(struct net_command *c)
 {
 	struct net *n = c->nq->net;
 	uint8_t word[2];
@@ -140,7 +146,7 @@ static int pairs(const struct net_command *c)
 	return 0;
 }
 
-static int guest_offloads(const struct net_command *c)
+static int guest_offloads(struct net_command *c)
 {
 	struct net *n = c->nq->net;
 	uint8_t word[8];
@@ -154,7 +160,7 @@ static int guest_offloads(const struct net_command *c)
 	return 0;
 }
 
-static int announcement(const struct net_command *c)
+static int announcement(struct net_command *c)
 {
 	struct net *n = c->nq->net;
 
@@ -165,31 +171,113 @@ static int announcement(const struct net_command *c)
 	return 0;
 }
 
+/* ---- when to interrupt (5.1.6.5.9) ---- */
+
+/* What the driver wants of one queue: frames, microseconds. */
+static uint64_t coalescing_of(const uint8_t words[8])
+{
+	return (uint64_t)load_le32(words) << 32 | load_le32(words + 4);
+}
+
+static int coalesce_all(const struct net_command *c, enum net_role role)
+{
+	struct net *n = c->nq->net;
+	uint8_t words[8];
+
+	if (!net_accepted(n, NET_F_NOTF_COAL) || !data_is(c, words, sizeof(words)))
+		return -EINVAL;
+	for (unsigned i = 0; i < n->queue_count; i++)
+		if (net_role(n, i) == role)
+			atomic_store(&n->queues[i].coalescing, coalescing_of(words));
+	return 0;
+}
+
+/* NULL: there is no such queue that has frames. */
+static struct net_queue *find_queue(struct net *n, unsigned number)
+{
+	enum net_role role = number < n->queue_count ? net_role(n, number) : NET_IDLE;
+
+	return role == NET_RECEIVE || role == NET_TRANSMIT ? &n->queues[number] : NULL;
+}
+
+static int coalesce_one(const struct net_command *c)
+{
+	struct net_queue *nq;
+	uint8_t words[12]; /* queue, reserved, then as above */
+
+	if (!net_accepted(c->nq->net, NET_F_VQ_NOTF_COAL) || !data_is(c, words, sizeof(words)))
+		return -EINVAL;
+	nq = find_queue(c->nq->net, load_le16(words));
+	if (!nq)
+		return -EINVAL;
+	atomic_store(&nq->coalescing, coalescing_of(words + 4));
+	return 0;
+}
+
+/* Only the queue's number is read. */
+static int tell_coalescing(struct net_command *c)
+{
+	const struct net_queue *nq;
+	uint64_t value;
+	uint8_t words[12];
+
+	if (!net_accepted(c->nq->net, NET_F_VQ_NOTF_COAL) || c->chain->writable_bytes < 13 ||
+	    iov_copy_from(c->chain->iov, c->chain->readable, 0, words, 2) != 2)
+		return -EINVAL;
+	nq = find_queue(c->nq->net, load_le16(words));
+	if (!nq)
+		return -EINVAL;
+	value = atomic_load(&nq->coalescing);
+	store_le16(c->result, load_le16(words));
+	store_le32(c->result + 4, value >> 32);
+	store_le32(c->result + 8, value);
+	c->result_bytes = 12;
+	return 0;
+}
+
+static int coalescing(struct net_command *c)
+{
+	switch (c->number) {
+	case COALESCE_TRANSMIT:
+		return coalesce_all(c, NET_TRANSMIT);
+	case COALESCE_RECEIVE:
+		return coalesce_all(c, NET_RECEIVE);
+	case COALESCE_QUEUE:
+		return coalesce_one(c);
+	case COALESCING_OF_QUEUE:
+		return tell_coalescing(c);
+	default:
+		return -EINVAL;
+	}
+}
+
 /* ---- commands ---- */
 
-static int carry_out(struct net_queue *nq, const struct virtqueue_chain *chain)
+static int carry_out(struct net_command *c)
 {
-	static int (*const handlers[])(const struct net_command *c) = {
+	static int (*const handlers[])(struct net_command * c) = {
 		[VIRTIO_NET_CTRL_RX] = receive_mode,
 		[VIRTIO_NET_CTRL_MAC] = addresses,
 		[VIRTIO_NET_CTRL_VLAN] = vlans,
 		[VIRTIO_NET_CTRL_ANNOUNCE] = announcement,
 		[VIRTIO_NET_CTRL_MQ] = pairs,
 		[VIRTIO_NET_CTRL_GUEST_OFFLOADS] = guest_offloads,
+		[NET_CTRL_NOTF_COAL] = coalescing,
 	};
-	const uint8_t *header = chain->header;
-	struct net_command c = { .nq = nq, .chain = chain };
+	const uint8_t *header = c->chain->header;
 
-	if (chain->header_bytes < COMMAND_BYTES || header[0] >= ARRAY_LENGTH(handlers) ||
+	if (c->chain->header_bytes < COMMAND_BYTES || header[0] >= ARRAY_LENGTH(handlers) ||
 	    !handlers[header[0]])
 		return -EINVAL;
-	c.number = header[1];
-	return handlers[header[0]](&c);
+	c->number = header[1];
+	return handlers[header[0]](c);
 }
 
-static void command(struct net_queue *nq, struct virtqueue_chain *c)
+static void answer_command(struct net_queue *nq, struct virtqueue_chain *c)
 {
+	struct net_command command = { .nq = nq, .chain = c };
 	uint8_t answer = VIRTIO_NET_OK;
+	size_t written;
 
 	if (!c->writable_bytes) {
 		virtio_queue_break(nq->queue, "a command without room for its answer");
@@ -197,12 +285,14 @@ static void command(struct net_queue *nq, struct virtqueue_chain *c)
 		return;
 	}
 	counter_add(&nq->numbers.commands, 1);
-	if (carry_out(nq, c)) {
+	if (carry_out(&command)) {
 		answer = VIRTIO_NET_ERR;
 		counter_add(&nq->numbers.commands_refused, 1);
 	}
-	iov_copy_to(c->iov + c->readable, c->writable, c->writable_bytes - 1, &answer, 1);
-	virtio_queue_return(nq->queue, c, c->writable_bytes, 0);
+	written = iov_copy_to(c->iov + c->readable, c->writable, 0, &answer, 1);
+	written += iov_copy_to(c->iov + c->readable, c->writable, 1, command.result,
+			       command.result_bytes);
+	virtio_queue_return(nq->queue, c, written, 0);
 }
 
 void net_control_work(struct net_queue *nq)
@@ -210,5 +300,5 @@ void net_control_work(struct net_queue *nq)
 	struct virtqueue_chain *c;
 
 	while (virtio_queue_take(nq->queue, &c))
-		command(nq, c);
+		answer_command(nq, c);
 }

@@ -134,6 +134,7 @@ void net_receive_work(struct net_queue *nq)
 	unsigned count = 0;
 	bool starved = false;
 
+	net_follow_coalescing(nq);
 	while (!starved && count++ < FRAMES_PER_TURN && network_peek(nq->port, &f)) {
 		starved = !take_frame(nq, &f);
 		if (!starved)
@@ -160,6 +161,7 @@ int net_receive_start(struct net_queue *nq, struct error *e)
 
 	nq->mergeable = net_accepted(nq->net, VIRTIO_NET_F_MRG_RXBUF);
 	nq->held_count = nq->held_bytes = 0;
+	nq->coalescing_seen = 0;
 	nq->held = calloc(virtio_queue_size(nq->queue), sizeof(struct virtqueue_chain *));
 	if (!nq->held)
 		return error_set(e, -ENOMEM, "receive buffers: out of memory");

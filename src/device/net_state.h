@@ -44,6 +44,9 @@ struct net_queue {
 	unsigned held_count;
 	uint64_t held_bytes;
 	_Atomic bool enabled;			/* receive: the driver takes frames from it */
+	/* Interrupts: microseconds they may be held for; upper half: for how many frames. */
+	_Atomic uint64_t coalescing;		/* as the driver wants it */
+	uint64_t coalescing_seen;		/* as it is */
 	struct net_numbers numbers;
 	struct counter_group group;
 };
@@ -68,7 +71,13 @@ struct net {
 };
 
 /* Younger than some kernels' headers. */
-enum { NET_F_GUEST_USO4 = 54, NET_F_GUEST_USO6 = 55, NET_F_HOST_USO = 56 };
+enum {
+	NET_F_VQ_NOTF_COAL = 52,
+	NET_F_NOTF_COAL = 53,
+	NET_F_GUEST_USO4 = 54,
+	NET_F_GUEST_USO6 = 55,
+	NET_F_HOST_USO = 56,
+};
 
 enum net_role { NET_RECEIVE, NET_TRANSMIT, NET_CONTROL, NET_IDLE };
 
@@ -83,6 +92,9 @@ void net_apply_active(struct net *n);	/* after a change of active, or of what is
 /* The queue's worker: nq->port is there until net_pair_close(). */
 int net_pair_open(struct net_queue *nq, struct error *e);
 void net_pair_close(struct net_queue *nq);
+
+/* The queue's worker: brings the queue to what the driver wants of its interrupts. */
+void net_follow_coalescing(struct net_queue *nq);
 
 /* net_receive.c, net_transmit.c, net_control.c: the queue's worker. */
 int net_receive_start(struct net_queue *nq, struct error *e);

@@ -49,6 +49,7 @@ void net_transmit_work(struct net_queue *nq)
 {
 	struct virtqueue_chain *c;
 
+	net_follow_coalescing(nq);
 	while (virtio_queue_take(nq->queue, &c)) {
 		int status = send(nq, c);
 
@@ -67,6 +68,7 @@ void net_transmit_work(struct net_queue *nq)
 
 int net_transmit_start(struct net_queue *nq, struct error *e)
 {
+	nq->coalescing_seen = 0;
 	return net_pair_open(nq, e);
 }
 

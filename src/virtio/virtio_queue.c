@@ -111,6 +111,11 @@ void virtio_queue_wake(struct virtio_queue *q)
 	reactor_poller_wake(&q->poller);
 }
 
+void virtio_queue_set_coalescing(struct virtio_queue *q, uint32_t chains, uint64_t wait_ns)
+{
+	virtqueue_set_coalescing(q->ring, chains, wait_ns);
+}
+
 void virtio_queue_want_kicks(struct virtio_queue *q, bool on)
 {
 	q->deaf = !on;

@@ -40,6 +40,9 @@ void virtio_queue_wake(struct virtio_queue *q);
  * is something else, a notification per buffer would be for nothing. */
 void virtio_queue_want_kicks(struct virtio_queue *q, bool on);
 
+/* As virtqueue_set_coalescing(). */
+void virtio_queue_set_coalescing(struct virtio_queue *q, uint32_t chains, uint64_t wait_ns);
+
 /* The driver broke a rule that only the device type can see (virtio 1.3, 2.1.2): stops this queue
  * and raises DEVICE_NEEDS_RESET.  why is static.  A chain in hand is returned all the same. */
 void virtio_queue_break(struct virtio_queue *q, const char *why);

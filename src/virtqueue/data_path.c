@@ -288,10 +288,7 @@ void virtqueue_flush(struct virtqueue *q)
 		return;
 	}
 	counter_add(&q->numbers.flushes, 1);
-	if (ring_publish(q))
-		virtqueue_interrupt(q);
-	else
-		counter_add(&q->numbers.interrupts_suppressed, 1);
+	virtqueue_interrupt_if(q, ring_publish(q));
 }
 
 /* ---- notifications ---- */

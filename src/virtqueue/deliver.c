@@ -252,10 +252,7 @@ static bool driver_wants_interrupt(struct virtqueue *q)
 static void end_event(struct virtqueue *q)
 {
 	q->remote->deliver = DELIVER_IDLE;
-	if (driver_wants_interrupt(q))
-		virtqueue_interrupt(q);
-	else
-		counter_add(&q->numbers.interrupts_suppressed, 1);
+	virtqueue_interrupt_if(q, driver_wants_interrupt(q));
 }
 
 /* The next step, if what it waits for has happened.  False: not yet, or nothing to do. */

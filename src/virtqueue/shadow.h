@@ -112,6 +112,14 @@ struct virtqueue_numbers {
 	uint64_t flushes, resubmitted, broken;
 };
 
+struct coalescing {			/* coalesce.c */
+	uint64_t wait_ns;		/* an interrupt is held for at most so long; 0: off */
+	uint16_t chains;		/* or until so many have come back; 0: no matter */
+	uint16_t since;			/* published_index at the last interrupt */
+	bool held;
+	struct reactor_timer timer;	/* set while held */
+};
+
 struct virtqueue {
 	/* Where the rings are; NULL: remote.  Of a packed ring: descriptors, the driver's and the
 	 * device's event suppression. */
@@ -135,6 +143,7 @@ struct virtqueue {
 	void *inflight;			/* borrowed; NULL: off */
 	struct inflight_batch batch;
 	uint64_t inflight_counter;	/* the last one given to a chain */
+	struct coalescing coalescing;
 	struct virtqueue_numbers numbers;
 
 	/* Rarely touched. */
@@ -252,6 +261,19 @@ bool split_ring_wants_interrupt(struct virtqueue *q, uint16_t old);
 bool split_ring_listen(struct virtqueue *q);
 void split_ring_mute(struct virtqueue *q);
 void virtqueue_interrupt(struct virtqueue *q);
+
+/* coalesce.c: after a publication; wanted: the driver is to hear of it. */
+void virtqueue_coalesce(struct virtqueue *q, bool wanted);
+
+static inline void virtqueue_interrupt_if(struct virtqueue *q, bool wanted)
+{
+	if (unlikely(q->coalescing.wait_ns))
+		virtqueue_coalesce(q, wanted);
+	else if (wanted)
+		virtqueue_interrupt(q);
+	else
+		counter_add(&q->numbers.interrupts_suppressed, 1);
+}
 
 /* inflight.c */
 int inflight_recover(struct virtqueue *q, void *region, size_t bytes, struct error *e);

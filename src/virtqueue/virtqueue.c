@@ -411,6 +411,7 @@ void virtqueue_stop(struct virtqueue *q)
 {
 	assert(q->started);
 	fetch_forget(q);
+	virtqueue_set_coalescing(q, 0, 0);
 	assert(!q->epoch->users && !q->old_epochs);
 	epoch_replace(q, &q->nowhere);
 	q->inflight = NULL;

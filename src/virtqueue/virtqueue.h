@@ -92,6 +92,10 @@ void virtqueue_set_log(struct virtqueue *q, struct dirty_log *log);	/* NULL: off
 void virtqueue_set_interrupt(struct virtqueue *q, int fd);
 void virtqueue_move_interrupt(struct virtqueue *q, int fd);
 
+/* An interrupt that is due waits for wait_ns at most, or until so many chains (0: however many)
+ * have come back since the last one.  wait_ns 0: off, as it is after a start. */
+void virtqueue_set_coalescing(struct virtqueue *q, uint32_t chains, uint64_t wait_ns);
+
 /* 1 there are chains to pop, 0 nothing new or still on its way (ready runs when it has arrived),
  * -errno the driver broke the ring: broken for good, virtqueue_reason() says why. */
 int virtqueue_sync(struct virtqueue *q);

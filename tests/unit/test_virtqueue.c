@@ -32,6 +32,8 @@ enum {
 	DATA = 0x10000,
 };
 
+static struct reactor *home; /* of the next queue that starts; most need none */
+
 struct fixture {
 	int fd, interrupt;
 	char *ram;
@@ -77,7 +79,7 @@ static void queue_start(struct fixture *f, uint64_t features, uint16_t index)
 	struct error e = { 0 };
 
 	s.available_index = index;
-	assert_int_equal(virtqueue_start(f->q, NULL, &s, f->map, &e), 0);
+	assert_int_equal(virtqueue_start(f->q, home, &s, f->map, &e), 0);
 	virtqueue_set_interrupt(f->q, f->interrupt);
 	eventfd_read(f->interrupt, &(eventfd_t){ 0 });
 }
@@ -377,6 +379,61 @@ static void flags_suppress_in_both_directions(void **state)
 	end(&f);
 }
 
+static void return_one(struct fixture *f)
+{
+	publish(f, 0);
+	virtqueue_push(f->q, pop(f), 0, 0);
+	virtqueue_flush(f->q);
+}
+
+/* By number, by time, and what the driver is told of when nobody waits any more. */
+static void held_interrupts(struct fixture *f, struct reactor_world *world)
+{
+	uint64_t begin = reactor_world_now(world);
+
+	virtqueue_set_coalescing(f->q, 3, 1000 * 1000);
+	for (unsigned i = 0; i < 7; i++) {
+		return_one(f);
+		assert_int_equal(interrupts(f), i % 3 == 2);
+	}
+	while (reactor_world_step(world))
+		;
+	assert_int_equal(interrupts(f), 1);
+	assert_in_range(reactor_world_now(world) - begin, 1000 * 1000, 1010 * 1000);
+	return_one(f);
+	assert_int_equal(interrupts(f), 0);
+	virtqueue_set_coalescing(f->q, 0, 0);
+	assert_int_equal(interrupts(f), 1);
+	return_one(f);
+	assert_int_equal(interrupts(f), 1);
+}
+
+static void interrupts_wait_to_be_worth_it(void **state)
+{
+	struct reactor_world *world = reactor_world_create(1);
+	struct fixture f;
+
+	home = reactor_virtual_create(world, "home");
+	reactor_world_enter(world, home);
+	begin(&f, 0);
+	put_read(f.descriptors, 0);
+	held_interrupts(&f, world);
+	f.available->flags = VRING_AVAIL_F_NO_INTERRUPT;
+	virtqueue_set_coalescing(f.q, 1, 1000 * 1000);
+	return_one(&f);
+	while (reactor_world_step(world))
+		;
+	assert_int_equal(interrupts(&f), 0);
+	f.available->flags = 0;
+	virtqueue_set_coalescing(f.q, 0, 1000 * 1000);
+	return_one(&f);
+	reactor_world_enter(world, home);
+	end(&f); /* with one held */
+	reactor_free(home);
+	reactor_world_free(world);
+	home = NULL;
+}
+
 static void taken_requests_come_back_to_the_next_process(void **state)
 {
 	struct virtqueue_chain *c;
@@ -600,6 +657,7 @@ int main(void)
 		cmocka_unit_test(flags_suppress_in_both_directions),
 		cmocka_unit_test(taken_requests_come_back_to_the_next_process),
 		cmocka_unit_test(pages_are_marked_that_were_written),
+		cmocka_unit_test(interrupts_wait_to_be_worth_it),
 		cmocka_unit_test(old_maps_are_kept_while_requests_use_them),
 		cmocka_unit_test(a_table_may_lie_across_regions),
 		cmocka_unit_test(rings_may_be_taken_away),
