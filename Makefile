@@ -10,7 +10,10 @@ TRANSPORT ?= vhost-user
 MEMORY ?= shared
 export TRANSPORT MEMORY ACCEL RUN_DISK RUN_FILTERS RUN_MEGABYTES RUN_OPTIONS
 
-.PHONY: help run shell build check test bench clean
+# "make bench net" is one bench of another kind, not two targets.
+BENCH = $(if $(filter net,$(MAKECMDGOALS)),bench/net,bench/run)
+
+.PHONY: help run shell build check test bench net clean
 
 help:
 	@echo 'make run     boot a Debian VM whose root disk Outboard forwards to an NBD server, run a'
@@ -20,6 +23,7 @@ help:
 	@echo 'make check   the quick tests: no root, no QEMU, under two minutes'
 	@echo 'make test    all tests: sanitizers, both compilers, virtual machines; the last line counts'
 	@echo 'make bench   Outboard and qemu-storage-daemon side by side'
+	@echo 'make bench net   network devices, beside DPDK'"'"'s testpmd (Debian'"'"'s dpdk-dev) and a TAP loop'
 	@echo 'make clean   remove the build directories (the guest image stays in ~/.cache/outboard)'
 	@echo
 	@echo 'Variables:'
@@ -55,7 +59,10 @@ test:
 
 bench: build
 	@scripts/install-packages build run
-	@/usr/bin/python3 bench/run
+	@/usr/bin/python3 $(BENCH)
+
+net:
+	@[ "$(filter bench,$(MAKECMDGOALS))" ] || { echo 'It is "make bench net"'; exit 2; }
 
 clean:
 	rm -rf build build-*
