@@ -2,8 +2,6 @@
  * a user gets a frame with something undone that it did not ask for. */
 #include "network_bed.h"
 
-#include <malloc.h>
-
 #include "network/mac_table.h"
 
 static const struct virtio_net_hdr nothing;
@@ -211,54 +209,6 @@ static void switch_is_bounded(void **state)
 	assert_int_equal(u[2].count, 2);
 }
 
-static size_t memory_used(void)
-{
-	struct mallinfo2 m = mallinfo2();
-
-	return m.uordblks + m.hblkhd;
-}
-
-static long resident_pages(void)
-{
-	long size = 0, resident = 0;
-	FILE *f = fopen("/proc/self/statm", "r");
-
-	assert_int_equal(fscanf(f, "%ld %ld", &size, &resident), 2);
-	fclose(f);
-	return resident;
-}
-
-static void mac_flood(struct user *u, unsigned count)
-{
-	uint8_t bytes[60];
-
-	for (unsigned i = 0; i < count; i++) {
-		plain_frame(bytes, sizeof(bytes), 9, 0, i);
-		store_be32(bytes + 7, i * 2654435761u);
-		assert_int_equal(user_send_raw(u, &nothing, bytes, sizeof(bytes)), 0);
-	}
-}
-
-static void a_flood_of_addresses_costs_no_memory(void **state)
-{
-	struct bed *b = *state;
-	struct user *u = three(b, "switch:lan");
-	size_t used;
-	long resident;
-
-	u[1].idle = u[2].idle = true;
-	mac_flood(&u[0], 50000); /* fills what there is */
-	resident = resident_pages();
-	used = memory_used();
-	mac_flood(&u[0], 500000);
-	assert_int_equal(memory_used(), used);
-	assert_true(resident_pages() - resident < 32);
-	user_send(&u[0], 255, 1, 0, 60); /* and it still learns */
-	user_send(&u[1], 1, 2, 5, 60);
-	bed_run(b, ms);
-	assert_int_equal(u[0].count, 1);
-}
-
 /* ---- the table ---- */
 
 static void a_table_of_addresses(void **state)
@@ -401,8 +351,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(switch_forgets_with_time, bed_create, bed_free),
 		cmocka_unit_test_setup_teardown(switches_have_names, bed_create, bed_free),
 		cmocka_unit_test_setup_teardown(switch_is_bounded, bed_create, bed_free),
-		cmocka_unit_test_setup_teardown(a_flood_of_addresses_costs_no_memory, bed_create,
-						bed_free),
 		cmocka_unit_test(a_table_of_addresses),
 		cmocka_unit_test_setup_teardown(offloads_pass_who_asks_for_them, bed_create,
 						bed_free),

@@ -40,6 +40,9 @@ static size_t allocated(void)
 
 static size_t mapped(void)
 {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	return 0; /* they map memory of their own, as much as they like */
+#else
 	FILE *f = fopen("/proc/self/statm", "re");
 	size_t pages = 0;
 
@@ -47,6 +50,7 @@ static size_t mapped(void)
 	assert_int_equal(fscanf(f, "%zu", &pages), 1);
 	fclose(f);
 	return pages * 4096;
+#endif
 }
 
 static unsigned count_known(const struct mac_table *t, uint64_t seed)
@@ -105,12 +109,12 @@ static void switch_stays_as_large(void **state)
 
 	for (unsigned i = 0; i < 3; i++)
 		user_open(b, i, "switch:flood")->idle = i > 0;
-	send_from_anywhere(&b->users[0], &random, 1000);
+	send_from_anywhere(&b->users[0], &random, 50000); /* fills what there is */
 	before = allocated();
 	before_mapped = mapped();
 	send_from_anywhere(&b->users[0], &random, ADDRESSES);
+	assert_int_equal(allocated(), before);
 	bed_run(b, ms);
-	assert_true(allocated() < before + GROWTH_MAX);
 	assert_true(mapped() < before_mapped + GROWTH_MAX);
 	for (unsigned i = 1; i < 3; i++)
 		user_take(&b->users[i]);
