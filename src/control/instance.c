@@ -109,7 +109,9 @@ static int create_net(struct instance *i, const struct virtio_device_options *de
 		      struct error *e)
 {
 	const struct device_settings *s = i->settings;
-	struct net_options options = { .port = i->port, .mtu = s->mtu, .pairs = s->queues };
+	struct net_options options = {
+		.port = i->port, .mtu = s->mtu, .pairs = s->queues, .hashes = s->rss
+	};
 
 	settings_mac(s, options.mac);
 	i->net = net_create(&options, device_options, e);

@@ -95,6 +95,9 @@ const struct program_option option_table[] = {
 	{ "mtu", OPTION_NUMBER, OF_DEVICE(mtu), .places = NET_AND_DEVICE, .value = "BYTES",
 	  .minimum = 68, .maximum = 65535, .preset = 0, .preset_help = "the port's, if it knows",
 	  .help = "the largest packet that the guest is told to send" },
+	{ "rss", OPTION_SWITCH, OF_DEVICE(rss), .places = NET_AND_DEVICE,
+	  .help = "offer receive-side scaling and hash reports: the driver says which queue each "
+		  "flow comes to, and is told the frames' hashes" },
 	{ "socket-path", OPTION_TEXT, OF_DEVICE(socket_path), .places = EVERY_DEVICE,
 	  .value = "PATH", .check = check_socket_path,
 	  .help = "the vhost-user socket to listen on; removed at the end" },

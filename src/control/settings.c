@@ -89,6 +89,7 @@ static int check_type(const struct device_settings *d, const char *dashes, const
 		{ "port", "net", d->port },
 		{ "mac", "net", d->mac },
 		{ "mtu", "net", d->mtu },
+		{ "rss", "net", d->rss },
 	};
 
 	for (unsigned i = 0; i < ARRAY_LENGTH(rules); i++) {

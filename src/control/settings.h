@@ -26,7 +26,7 @@ struct device_settings {
 	int64_t queues, queue_size;	/* queues: of a network device, pairs; 0 until completed */
 	int64_t mtu;	/* bytes; 0: the port's */
 	int64_t block_size; /* bytes; 0: the disk's */
-	bool connect, read_only, doorbell_page;
+	bool connect, read_only, doorbell_page, rss;
 };
 
 struct program_settings {

@@ -10,10 +10,9 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "device/net_state.h"
+#include "network/flow_hash.h"
 #include "virtio/virtio_device.h"
 #include "virtio/virtio_device_type.h"
-
-enum { RARP_BYTES = 60 };
 
 #define BIT(feature) (1ull << (feature))
 
@@ -84,7 +83,8 @@ uint16_t net_header_size(const struct net *n)
 
 enum net_role net_role(const struct net *n, unsigned queue)
 {
-	unsigned pairs = net_accepted(n, VIRTIO_NET_F_MQ) ? n->pairs : 1;
+	bool many = net_accepted(n, VIRTIO_NET_F_MQ) || net_accepted(n, VIRTIO_NET_F_RSS);
+	unsigned pairs = many ? n->pairs : 1;
 
 	if (net_accepted(n, VIRTIO_NET_F_CTRL_VQ) && queue == 2 * pairs)
 		return NET_CONTROL;
@@ -139,6 +139,8 @@ static uint64_t features(const struct virtio_device *d)
 		bits |= BIT(VIRTIO_NET_F_MTU);
 	if (n->pairs > 1)
 		bits |= BIT(VIRTIO_NET_F_MQ);
+	if (n->hashes)
+		bits |= net_hash_features;
 	return bits;
 }
 
@@ -161,6 +163,11 @@ static void config_read(const struct virtio_device *d, size_t offset, void *to, 
 		.duplex = 0xff,
 	};
 
+	if (n->hashes) {
+		c.rss_max_key_size = NETWORK_HASH_KEY;
+		c.rss_max_indirection_table_length = htole16(NETWORK_TABLE_MAX);
+		c.supported_hash_types = htole32(FLOW_HASH_TYPES);
+	}
 	for (unsigned i = 0; i < 6; i++)
 		c.mac[i] = own >> (40 - 8 * i);
 	memcpy(to, (const char *)&c + offset, bytes);
@@ -181,51 +188,9 @@ static void reset(struct virtio_device *d)
 	atomic_store(&n->announcing, false);
 	atomic_store(&n->guest_offloads, 0);
 	atomic_store(&n->adopted, false);
+	net_reset_steering(n);
 	for (unsigned i = 0; i < n->queue_count; i++)
 		atomic_store(&n->queues[i].coalescing, 0);
-}
-
-/* RFC 903, as VMMs announce a VM after its move: a broadcast from the address, which is what
- * switches learn from.  It leaves by the first pair that is started, on that pair's worker. */
-static void announce(struct virtio_device *d, const uint8_t *mac)
-{
-	struct net *n = virtio_device_state(d);
-
-	memcpy(n->announced, mac, sizeof(n->announced));
-	atomic_store(&n->rarp_wanted, true);
-	if (!atomic_exchange(&n->rarp_posted, true))
-		reactor_post(virtio_device_queue_reactor(d, 0), &n->rarp);
-}
-
-static void build_rarp(uint8_t *frame, const uint8_t *mac)
-{
-	static const uint8_t head[] = {
-		0x80, 0x35,             /* RARP */
-		0,    1,    8, 0, 6, 4, /* Ethernet, IPv4 and the sizes of their addresses */
-		0,    3,                /* request reverse */
-	};
-
-	memset(frame, 0, RARP_BYTES);
-	memset(frame, 0xff, 6);
-	memcpy(frame + 6, mac, 6);
-	memcpy(frame + 12, head, sizeof(head));
-	memcpy(frame + 22, mac, 6);
-	memcpy(frame + 32, mac, 6);
-}
-
-static void send_rarp(void *arg)
-{
-	static const struct virtio_net_hdr nothing_undone;
-	struct net *n = arg;
-	uint8_t frame[RARP_BYTES];
-	struct iovec iov = { frame, sizeof(frame) };
-
-	atomic_store(&n->rarp_posted, false);
-	if (!n->pair[0].port || !atomic_exchange(&n->rarp_wanted, false))
-		return;
-	build_rarp(frame, n->announced);
-	network_send(n->pair[0].port, &nothing_undone, &iov, 1, sizeof(frame));
-	network_flush(n->pair[0].port);
 }
 
 static int set_mtu(struct virtio_device *d, uint64_t mtu, struct error *e)
@@ -281,7 +246,7 @@ int net_pair_open(struct net_queue *nq, struct error *e)
 	nq->port = p->port;
 	/* asked for before there was a queue to send it from */
 	if (!index && atomic_load(&nq->net->rarp_wanted))
-		send_rarp(nq->net);
+		net_send_rarp(nq->net);
 	return 0;
 }
 
@@ -404,7 +369,7 @@ static const struct virtio_device_type net_type = {
 	.config_read = config_read,
 	.config_write = config_write,
 	.reset = reset,
-	.announce = announce,
+	.announce = net_announce,
 	.set_mtu = set_mtu,
 	.queue_start = queue_start,
 	.queue_work = queue_work,
@@ -469,9 +434,10 @@ struct net *net_create(const struct net_options *o, const struct virtio_device_o
 		error_set(e, -ENOMEM, "out of memory");
 		return NULL;
 	}
-	n->rarp = (struct reactor_task){ .fn = send_rarp, .arg = n };
+	n->rarp = (struct reactor_task){ .fn = net_send_rarp, .arg = n };
 	n->port = o->port;
 	n->pairs = o->pairs;
+	n->hashes = o->hashes;
 	n->mtu = o->mtu ? o->mtu : network_port_limits(o->port)->mtu;
 	memcpy(n->mac, o->mac, sizeof(n->mac));
 	net_filter_reset(&n->filter, n->mac);

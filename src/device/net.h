@@ -2,6 +2,7 @@
 #ifndef DEVICE_NET_H
 #define DEVICE_NET_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct error;
@@ -16,6 +17,7 @@ struct net_options {
 	struct network_port *port;	/* borrowed until net_free() */
 	uint8_t mac[6];			/* of the guest; not a group's */
 	uint32_t mtu;			/* bytes; 0: the port's, or none is told */
+	bool hashes;			/* offer RSS and HASH_REPORT */
 	unsigned pairs;			/* of queues, 1..NET_PAIRS_MAX, as the port allows */
 };
 

@@ -18,14 +18,6 @@ enum { COMMAND_BYTES = 2 };
 enum { NET_CTRL_NOTF_COAL = 6 };
 enum { COALESCE_TRANSMIT, COALESCE_RECEIVE, COALESCE_QUEUE, COALESCING_OF_QUEUE };
 
-struct net_command {
-	struct net_queue *nq;
-	const struct virtqueue_chain *chain;
-	uint8_t number;
-	uint8_t result[16]; /* behind the answer, if all is well */
-	size_t result_bytes;
-};
-
 /* Whether the command's data is exactly n bytes, which are copied. */
 static bool data_is(const struct net_command *c, void *to, size_t n)
 {
@@ -127,24 +119,7 @@ static int vlans(struct net_command *c)
 	return 0;
 }
 
-/* ---- how many queues, what in a frame may be undone ---- */
-
-static int pairs(struct net_command *c)
-{
-	struct net *n = c->nq->net;
-	uint8_t word[2];
-	unsigned count;
-
-	if (c->number != VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET || !net_accepted(n, VIRTIO_NET_F_MQ) ||
-	    !data_is(c, word, 2))
-		return -EINVAL;
-	count = load_le16(word);
-	if (!count || count > n->pairs)
-		return -EINVAL;
-	atomic_store(&n->active, count);
-	net_apply_active(n);
-	return 0;
-}
+/* ---- what in a frame may be undone ---- */
 
 static int guest_offloads(struct net_command *c)
 {
@@ -260,7 +235,7 @@ static int carry_out(struct net_command *c)
 		[VIRTIO_NET_CTRL_MAC] = addresses,
 		[VIRTIO_NET_CTRL_VLAN] = vlans,
 		[VIRTIO_NET_CTRL_ANNOUNCE] = announcement,
-		[VIRTIO_NET_CTRL_MQ] = pairs,
+		[VIRTIO_NET_CTRL_MQ] = net_control_pairs,
 		[VIRTIO_NET_CTRL_GUEST_OFFLOADS] = guest_offloads,
 		[NET_CTRL_NOTF_COAL] = coalescing,
 	};

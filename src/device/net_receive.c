@@ -72,6 +72,8 @@ static void store_header(struct net_queue *nq, const struct network_frame *f, un
 
 	memcpy(&header, &f->header, sizeof(f->header));
 	header.hdr.num_buffers = htole16(buffers);
+	header.hash_report = htole16(f->hash_report);
+	header.hash_value = htole32(f->hash_report ? f->hash : 0);
 	store(nq->held[0], 0, &header, nq->header);
 }
 

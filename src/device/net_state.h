@@ -60,6 +60,8 @@ struct net {
 	struct net_filter filter;
 	_Atomic unsigned active;		/* pairs, by command; 0: by what is enabled */
 	_Atomic uint64_t guest_offloads;	/* VIRTIO_NET_F_GUEST_... */
+	struct network_steering steering;	/* the control queue's worker; reset */
+	bool hashes;				/* offered: net_hash_features */
 	_Atomic bool adopted;			/* they have been taken from the features */
 	_Atomic bool announcing;		/* VIRTIO_NET_S_ANNOUNCE */
 	uint8_t announced[6];			/* whose RARP is to be sent */
@@ -79,6 +81,19 @@ enum {
 	NET_F_HOST_USO = 56,
 };
 
+/* Those that a driver needs to see the hashes of frames, or to say where each goes. */
+static const uint64_t net_hash_features = 1ull << VIRTIO_NET_F_RSS |
+					   1ull << VIRTIO_NET_F_HASH_REPORT;
+
+/* A command of the control queue, while it is carried out. */
+struct net_command {
+	struct net_queue *nq;
+	const struct virtqueue_chain *chain;
+	uint8_t number;
+	uint8_t result[16]; /* behind the answer, if all is well */
+	size_t result_bytes;
+};
+
 enum net_role { NET_RECEIVE, NET_TRANSMIT, NET_CONTROL, NET_IDLE };
 
 /* net.c: any thread while the features stand. */
@@ -87,11 +102,16 @@ uint16_t net_header_size(const struct net *n);	/* bytes before a frame, either w
 bool net_accepted(const struct net *n, unsigned feature);
 uint64_t net_guest_features(const struct net *n);	/* those of them that can be switched off */
 void net_apply_offloads(struct net *n);		/* after a change of guest_offloads */
+void net_reset_steering(struct net *n);	/* frames go where the port will, without hashes */
 void net_apply_active(struct net *n);	/* after a change of active, or of what is enabled */
 
 /* The queue's worker: nq->port is there until net_pair_close(). */
 int net_pair_open(struct net_queue *nq, struct error *e);
 void net_pair_close(struct net_queue *nq);
+
+/* net_announce.c: as in virtio_device_type.h; what is left of it: the first pair's worker. */
+void net_announce(struct virtio_device *d, const uint8_t *mac);
+void net_send_rarp(void *net);
 
 /* The queue's worker: brings the queue to what the driver wants of its interrupts. */
 void net_follow_coalescing(struct net_queue *nq);
@@ -105,5 +125,8 @@ int net_transmit_start(struct net_queue *nq, struct error *e);
 void net_transmit_work(struct net_queue *nq);
 void net_transmit_stop(struct net_queue *nq);
 void net_control_work(struct net_queue *nq);
+
+/* net_steering.c: commands of VIRTIO_NET_CTRL_MQ, on the control queue's worker.  0 or -EINVAL. */
+int net_control_pairs(struct net_command *c);
 
 #endif

@@ -11,6 +11,7 @@
 #include "base/counter.h"
 #include "network/frame_offload.h"
 #include "network/network_provider.h"
+#include "network/steering.h"
 #include "reactor/reactor.h"
 
 enum { NETWORK_STATE_ALIGNMENT = 16 };	/* of what a layer gets, bytes */
@@ -33,6 +34,7 @@ struct network_layer_queue {
 struct network_numbers {
 	uint64_t sent_frames, sent_bytes, sent_refused, sent_dropped, sent_by_software;
 	uint64_t come_frames, come_bytes, come_dropped, come_by_software;
+	uint64_t come_handed_over;	/* to the queue that they belong to */
 };
 
 struct network_queue {
@@ -49,6 +51,9 @@ struct network_queue {
 	struct network_frame held;
 	struct frame_segments segments;
 	uint32_t next_bytes;		/* of the frame that was last seen */
+	struct steering_queue *steering;	/* owned; NULL: never steered */
+	enum steering_source next_from;	/* the next frame, while one is known */
+	bool inbox_first;		/* the two take turns */
 	/* Owned; NULL until needed; NETWORK_FRAME_MAX bytes each. */
 	uint8_t *segment;		/* held */
 	uint8_t *whole, *piece;		/* to be sent: as it was given, and cut */
@@ -69,6 +74,7 @@ struct network_port {
 	struct reactor *control;
 	struct network_limits limits;
 	unsigned offloads;		/* atomic: what frames that come may have undone */
+	struct steering steering;
 	size_t queue_size;		/* bytes of all layers' states */
 	struct network_link_notice *notice;	/* owned, or on its way (pending) */
 	void (*link_changed)(void *arg);

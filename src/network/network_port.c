@@ -109,6 +109,27 @@ void network_port_set_active(struct network_port *p, unsigned active)
 			p->layers[i].provider->set_active(&p->layers[i], active);
 }
 
+static bool steering_is_possible(const struct network_port *p, const struct network_steering *s)
+{
+	unsigned queues = maximum_u64(p->steering.queues, 1);
+
+	if (!is_power_of_two(s->mask + 1u) || s->mask >= NETWORK_TABLE_MAX ||
+	    s->unclassified >= queues)
+		return false;
+	for (unsigned i = 0; i <= s->mask; i++)
+		if (s->table[i] >= queues)
+			return false;
+	return true;
+}
+
+int network_port_set_steering(struct network_port *p, const struct network_steering *s)
+{
+	if (s->by_table && !steering_is_possible(p, s))
+		return -EINVAL;
+	steering_set(&p->steering, s);
+	return 0;
+}
+
 /* ---- open and close ---- */
 
 static int layer_open(struct network_port *p, const struct network_provider *provider,
@@ -192,7 +213,13 @@ static int open_uri(struct network_port *p, const char *uri, unsigned queues, st
 	if (status)
 		return status;
 	request.scheme = stack.scheme;
-	return layers_open(p, &stack, &request, e);
+	status = layers_open(p, &stack, &request, e);
+	if (status)
+		return status;
+	if (!steering_open(&p->steering, minimum_u64(queues, p->limits.queues)))
+		return 0;
+	layers_close(p);
+	return error_set(e, -ENOMEM, "out of memory");
 }
 
 struct network_port *network_port_open(const char *name, const char *uri, unsigned queues,
@@ -218,5 +245,6 @@ void network_port_close(struct network_port *p)
 	if (!p)
 		return;
 	layers_close(p);
+	steering_close(&p->steering);
 	port_free(p);
 }

@@ -27,6 +27,8 @@ enum {
 	NETWORK_QUEUES_MAX = 16,
 	NETWORK_MTU_MIN = 68,		/* RFC 791 */
 	NETWORK_MTU_MAX = 65535,
+	NETWORK_HASH_KEY = 40,		/* bytes */
+	NETWORK_TABLE_MAX = 128,	/* queues named for what a hash may be */
 };
 
 /* What may be left undone in a frame. */
@@ -42,6 +44,19 @@ struct network_frame {
 	struct virtio_net_hdr header;
 	uint8_t *bytes;			/* the port's memory, until network_consume() */
 	uint32_t length;
+	/* Set by network_peek(): VIRTIO_NET_HASH_REPORT_..., and the hash if that is not 0. */
+	uint32_t hash;
+	uint8_t hash_report;
+};
+
+/* Which queue a frame that comes belongs to (virtio 1.3, 5.1.6.5.7). */
+struct network_steering {
+	uint32_t hash_types;		/* VIRTIO_NET_RSS_HASH_TYPE_...: those to be computed */
+	uint8_t key[NETWORK_HASH_KEY];
+	bool by_table;			/* false: the port spreads frames as it sees fit */
+	uint16_t mask;			/* of the hash: a power of two, less one */
+	uint16_t unclassified;		/* the queue of frames that have no hash */
+	uint16_t table[NETWORK_TABLE_MAX];
 };
 
 /* What a port knows of the network behind it; 0: nothing. */
@@ -66,6 +81,10 @@ void network_port_set_listener(struct network_port *p, void (*fn)(void *arg), vo
  * the queues 0..active-1. */
 void network_port_set_offloads(struct network_port *p, unsigned offloads);
 void network_port_set_active(struct network_port *p, unsigned active);
+
+/* Any thread; never two at once.  Frames on their way are spread as before.  A queue that is named
+ * and not open loses its frames.  0, or -EINVAL: there is no such queue, or no such mask. */
+int network_port_set_steering(struct network_port *p, const struct network_steering *s);
 
 /* The reactor's own thread.  ready(arg) runs when a frame may have come; it stays quiet until
  * network_peek() has returned 0 once. */

@@ -20,6 +20,7 @@ static const struct counter_field fields[] = {
 	{ "come_bytes", offsetof(struct network_numbers, come_bytes) },
 	{ "come_dropped", offsetof(struct network_numbers, come_dropped) },
 	{ "come_by_software", offsetof(struct network_numbers, come_by_software) },
+	{ "come_handed_over", offsetof(struct network_numbers, come_handed_over) },
 };
 
 /* ---- for layers ---- */
@@ -186,12 +187,101 @@ void network_flush(struct network_queue *q)
 	flush_from(q->top);
 }
 
+/* ---- steering ---- */
+
+/* At most so many in one turn: they are not this queue's user's. */
+enum { HAND_OVERS_PER_TURN = 256 };
+
+/* NULL: the port has but one queue. */
+static struct frame_inbox *inbox_of(const struct network_queue *q)
+{
+	return q->index < q->port->steering.queues ? q->port->steering.inboxes[q->index] : NULL;
+}
+
+static void hand_over(struct network_queue *q, unsigned to, const struct network_frame *f)
+{
+	if (steering_hand_over(&q->port->steering, to, f))
+		counter_add(&q->numbers.come_dropped, 1);
+	else
+		counter_add(&q->numbers.come_handed_over, 1);
+	layer_consume(q->top);
+}
+
+/* The next of the port's frames that is this queue's. */
+static bool peek_port(struct network_queue *q, struct network_frame *f)
+{
+	for (unsigned count = 0; layer_peek(q->top, f); count++) {
+		unsigned to = steering_choose(q->steering, q->index, f);
+
+		if (to == q->index)
+			return true;
+		if (count == HAND_OVERS_PER_TURN) {
+			q->ready(q->arg);
+			return false;
+		}
+		hand_over(q, to, f);
+	}
+	return false;
+}
+
+/* One that was handed to this queue stays, whatever has been asked for since. */
+static bool peek_inbox(struct network_queue *q, struct network_frame *f)
+{
+	struct frame_inbox *inbox = inbox_of(q);
+
+	if (!inbox || !frame_inbox_peek(inbox, f))
+		return false;
+	steering_choose(q->steering, q->index, f);
+	return true;
+}
+
+static bool peek_source(struct network_queue *q, enum steering_source from, struct network_frame *f)
+{
+	bool found = from == STEERING_INBOX ? peek_inbox(q, f) : peek_port(q, f);
+
+	q->next_from = found ? from : STEERING_NONE;
+	return found;
+}
+
+/* What was seen and not consumed is seen again. */
+static int peek_steered(struct network_queue *q, struct network_frame *f)
+{
+	enum steering_source first = q->next_from;
+
+	if (steering_follow(&q->port->steering, &q->steering))
+		return 0;
+	if (!first)
+		first = q->inbox_first ? STEERING_INBOX : STEERING_PORT;
+	return peek_source(q, first, f) ||
+	       peek_source(q, first == STEERING_PORT ? STEERING_INBOX : STEERING_PORT, f);
+}
+
+static int peek_next(struct network_queue *q, struct network_frame *f)
+{
+	if (unlikely(steering_is_set(&q->port->steering)))
+		return peek_steered(q, f);
+	f->hash_report = 0;
+	return layer_peek(q->top, f);
+}
+
+static void consume_next(struct network_queue *q)
+{
+	enum steering_source from = q->next_from;
+
+	q->next_from = STEERING_NONE;
+	q->inbox_first = from == STEERING_PORT;
+	if (unlikely(from == STEERING_INBOX))
+		frame_inbox_consume(inbox_of(q));
+	else
+		layer_consume(q->top);
+}
+
 /* ---- receiving ---- */
 
 static void hold_segment(struct network_queue *q, size_t length)
 {
-	q->held = (struct network_frame){ .bytes = q->segment, .length = length };
-	q->holds = true;
+	q->held.bytes = q->segment;
+	q->held.length = length;
 }
 
 /* A frame that the user has not asked for: done here what it leaves undone.  False: it was no good,
@@ -199,17 +289,18 @@ static void hold_segment(struct network_queue *q, size_t length)
 static bool hold(struct network_queue *q, struct network_frame *f)
 {
 	counter_add(&q->numbers.come_by_software, 1);
+	q->held = *f;
+	q->held.header = (struct virtio_net_hdr){ 0 };
+	q->holds = true;
 	if (f->header.gso_type == VIRTIO_NET_HDR_GSO_NONE) {
 		frame_finish_checksum(f->bytes, f->length, &f->header);
-		q->held = *f;
-		q->held.header = (struct virtio_net_hdr){ 0 };
-		q->holds = true;
 		return true;
 	}
 	if (!buffer_allocate(&q->segment) ||
 	    frame_segments_begin(&q->segments, f->bytes, f->length, &f->header)) {
 		counter_add(&q->numbers.come_dropped, 1);
-		layer_consume(q->top);
+		q->holds = false;
+		consume_next(q);
 		return false;
 	}
 	q->segmenting = true;
@@ -229,11 +320,11 @@ int network_peek(struct network_queue *q, struct network_frame *f)
 	unsigned offloads = __atomic_load_n(&q->port->offloads, __ATOMIC_RELAXED);
 
 	while (!q->holds) {
-		if (!layer_peek(q->top, f))
+		if (!peek_next(q, f))
 			return 0;
 		if (unlikely(frame_header_check(&f->header, f->length))) {
 			counter_add(&q->numbers.come_dropped, 1);
-			layer_consume(q->top);
+			consume_next(q);
 		} else if (likely(!(frame_header_needs(&f->header) & ~offloads))) {
 			strip(f, offloads);
 			q->next_bytes = f->length;
@@ -256,7 +347,7 @@ static void consume_held(struct network_queue *q)
 		return;
 	}
 	q->holds = q->segmenting = false;
-	layer_consume(q->top);
+	consume_next(q);
 }
 
 void network_consume(struct network_queue *q)
@@ -266,7 +357,7 @@ void network_consume(struct network_queue *q)
 	if (unlikely(q->holds))
 		consume_held(q);
 	else
-		layer_consume(q->top);
+		consume_next(q);
 }
 
 /* ---- life ---- */
@@ -328,12 +419,17 @@ struct network_queue *network_queue_open(struct network_port *p, unsigned index,
 		free(q);
 		return NULL;
 	}
+	if (inbox_of(q))
+		frame_inbox_open(inbox_of(q), q->top);
 	counter_group_add(&q->group);
 	return q;
 }
 
 void network_queue_close(struct network_queue *q)
 {
+	if (inbox_of(q))
+		frame_inbox_close(inbox_of(q));
+	free(q->steering);
 	layers_close(q, q->port->layer_count);
 	counter_group_remove(&q->group);
 	pages_free(q->whole, NETWORK_FRAME_MAX);

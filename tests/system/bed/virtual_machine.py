@@ -225,8 +225,16 @@ class VirtualMachine(Process):
             self.agent.wait_ready(timeout)
         except (TimeoutError, ConnectionError) as error:
             raise RuntimeError(f"the guest did not boot ({error}):\n{self.console()[-4000:]}\n"
-                               f"QEMU: {self.output()}") from error
+                               f"QEMU: {self.output()}\n{self.whereabouts()}") from error
         return self
+
+    def whereabouts(self):
+        """What QEMU's processors are at, for one that hangs."""
+        try:
+            text = self.qmp.execute("human-monitor-command", **{"command-line": "info registers -a"})
+            return "\n".join(line for line in text.splitlines() if "CPU#" in line or "IP=" in line)
+        except (OSError, ConnectionError, QmpError) as error:
+            return f"QEMU's monitor does not answer: {error!r}"
 
     def boot(self, timeout=120):
         if not self.running:
