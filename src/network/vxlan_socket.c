@@ -121,7 +121,8 @@ static bool join(int fd, const struct vxlan_options *o)
 }
 
 /* Bound to the group itself, so that it hears nothing else: each socket of a group gets a copy of
- * every datagram, in this process and others. */
+ * every datagram, in this process and others.  Without SO_REUSEPORT the sockets that listen at
+ * every address would not let it in. */
 int vxlan_socket_join(const struct vxlan_options *o, struct error *e)
 {
 	int fd = open_socket(o, e);
@@ -129,6 +130,7 @@ int vxlan_socket_join(const struct vxlan_options *o, struct error *e)
 	if (fd < 0)
 		return fd;
 	set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
 	prepare_to_receive(fd, o->local.any.sa_family);
 	if (bind_to(fd, &o->peers[o->group]) || !join(fd, o))
 		return fail(&fd, e, "joining the group");

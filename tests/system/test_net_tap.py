@@ -1,13 +1,13 @@
 """A guest behind a TAP interface, in a network namespace that stands for its host."""
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from bed import Guest, Nic, Outboard, PciDisk, VirtualMachine, vfio_user_qemu, wait_until
+from bed import (Guest, Namespace, Nic, Outboard, PciDisk, Unavailable, VirtualMachine,
+                 vfio_user_qemu, wait_until)
 from conftest import TROUBLE
 
 pytestmark = pytest.mark.vm
@@ -15,34 +15,12 @@ pytestmark = pytest.mark.vm
 MAC = "52:54:00:00:01:01"
 
 
-class Host:
-    """A network namespace of the test's own."""
-
-    def __init__(self):
-        self.name = f"outboard-{os.getpid()}"
-        self.prefix = ("ip", "netns", "exec", self.name)
-        try:
-            subprocess.run(["ip", "netns", "add", self.name], check=True, capture_output=True,
-                           text=True)
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"unavailable: no network namespaces here: {error.stderr}")
-        if not os.path.exists("/dev/net/tun"):
-            pytest.skip("unavailable: no /dev/net/tun here")
-
-    def run(self, *arguments, timeout=60):
-        done = subprocess.run([*self.prefix, *arguments], check=False, capture_output=True,
-                              text=True, timeout=timeout)
-        assert done.returncode == 0, f"{arguments}: {done.stdout[-2000:]}{done.stderr}"
-        return done.stdout
-
-    def end(self):
-        subprocess.run(["ip", "netns", "del", self.name], check=False)
-
-
 class World:
     def __init__(self, how):
         self.directory = Path(tempfile.mkdtemp(prefix="outboard."))
-        self.host = Host()
+        if not os.path.exists("/dev/net/tun"):
+            pytest.skip("unavailable: no /dev/net/tun here")
+        self.host = Namespace()
         transport = "vhost-user" if how == "vhost-user" else "vfio-user"
         self.outboard = Outboard(self.directory, None, "--mac", MAC, "--queues", "2", "--workers",
                                  "2", port="tap:guest", prefix=self.host.prefix,
@@ -63,7 +41,6 @@ class World:
         self.outboard.start()
         self.host.run("ip", "addr", "add", "10.8.0.1/24", "dev", "guest")
         self.host.run("ip", "addr", "add", "fd08::1/64", "dev", "guest", "nodad")
-        self.host.run("ip", "link", "set", "lo", "up")
         self.vm.boot()
         self.vm.run("modprobe virtio_net; sleep 0.5; ip link set eth0 up; "
                     "ip addr add 10.8.0.2/24 dev eth0; ip addr add fd08::2/64 dev eth0 nodad")
@@ -80,7 +57,10 @@ class World:
 
 @pytest.fixture(scope="module", name="world", params=["vhost-user", "vfio-user"])
 def world_fixture(request):
-    world = World(request.param)
+    try:
+        world = World(request.param)
+    except Unavailable as error:
+        pytest.skip(f"unavailable: {error}")
     try:
         yield world.start()
     finally:

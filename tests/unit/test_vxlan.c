@@ -543,6 +543,27 @@ static void says_what_is_wrong_with_a_uri(void **state)
 	refuses(b, "vxlan://127.0.0.1?vni=1&group=1", -EINVAL, "group");
 }
 
+/* A port listens at every address of the device, and has a socket that is bound to the group. */
+static void joins_groups_of_a_device(void **state)
+{
+	static const struct {
+		int family;
+		const char *any, *group;
+	} kinds[] = { { AF_INET, "0.0.0.0", "239.255.7.7" }, { AF_INET6, "::", "[ff15::77]" } };
+	struct bed *b = *state;
+
+	for (unsigned i = 0; i < ARRAY_LENGTH(kinds); i++) {
+		uint16_t port = free_port(kinds[i].family, kinds[i].any);
+		char uri[128];
+
+		snprintf(uri, sizeof(uri), "vxlan://%s?vni=7&device=lo&port=%u", kinds[i].group,
+			 port);
+		side_open(b, &b->a, 2, uri);
+		assert_int_equal(b->a.queue_count, 2);
+		side_close(&b->a);
+	}
+}
+
 static void refuses_what_is_taken(void **state)
 {
 	struct bed *b = *state;
@@ -684,6 +705,7 @@ int main(void)
 		TEST(answers_arp_for_others),
 		TEST(answers_solicitations_for_others),
 		TEST(says_what_is_wrong_with_a_uri),
+		TEST(joins_groups_of_a_device),
 		TEST(refuses_what_is_taken),
 		TEST(cuts_large_segments),
 		TEST(knows_the_largest_packet),

@@ -4,6 +4,7 @@ from . import fio
 from .accelerator import accelerator
 from .boot_disk import make_boot_disk
 from .guest import Guest
+from .namespace import Namespace, Unavailable
 from .nbd_server import NbdServer, QemuNbdServer
 from .outboard import Outboard
 from .process import Process, cpu_ticks, wait_until
@@ -12,8 +13,8 @@ from .report import Sums, report_lines
 from .virtual_machine import (QEMU, Disk, Nic, PciDisk, VirtualMachine, qemu_version,
                               vfio_user_qemu)
 
-__all__ = ["Disk", "Guest", "NbdServer", "Nic", "Outboard", "PciDisk", "Process", "QEMU",
-           "QemuNbdServer", "QmpError", "Sums", "VirtualMachine",
+__all__ = ["Disk", "Guest", "Namespace", "NbdServer", "Nic", "Outboard", "PciDisk", "Process", "QEMU",
+           "QemuNbdServer", "QmpError", "Sums", "Unavailable", "VirtualMachine",
            "accelerator", "cpu_ticks", "fio", "make_boot_disk", "qemu_version",
            "report_lines", "vfio_user_qemu",
            "wait_until"]
