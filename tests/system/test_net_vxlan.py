@@ -56,7 +56,9 @@ class GuestHost:
         devices = [PciDisk(sockets[name], name=name) if transport == "vfio-user" else
                    Nic(sockets[name], name=name, options={"mac": macs[name], "vectors": 0})
                    for name in ports]
-        self.vm = VirtualMachine(directory, Guest.make(), name=f"vm{number}", cpus=2, disks=devices,
+        # Nor do two processors and interrupt lines always get along there.
+        self.vm = VirtualMachine(directory, Guest.make(), name=f"vm{number}", disks=devices,
+                                 cpus=2 if transport == "vfio-user" else 1,
                                  qemu=vfio_user_qemu() if transport == "vfio-user" else QEMU)
 
     def start(self):

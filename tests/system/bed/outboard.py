@@ -40,7 +40,7 @@ class Outboard(Process):
     """outboard blk or net on one socket, or outboard serve on those that its configuration names."""
 
     def __init__(self, directory, disk=None, *options, name="outboard", socket=None, connect=False,
-                 config=None, prefix=(), transport="vhost-user", port=None):
+                 config=None, prefix=(), transport="vhost-user", port=None, inherited=()):
         self.directory = str(directory)
         self.transport = transport
         self.socket = socket or os.path.join(self.directory, f"{name}.sock")
@@ -56,7 +56,7 @@ class Outboard(Process):
             arguments = [*what, OPTION_OF[transport], self.socket,
                          *(["--connect"] if connect else [])]
         super().__init__([*prefix, program(), *arguments, *options],
-                         os.path.join(self.directory, f"{name}.log"))
+                         os.path.join(self.directory, f"{name}.log"), pass_fds=inherited)
 
     def start(self):
         """Returns when its sockets can be connected to."""
