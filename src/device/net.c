@@ -189,8 +189,11 @@ static void reset(struct virtio_device *d)
 	atomic_store(&n->guest_offloads, 0);
 	atomic_store(&n->adopted, false);
 	net_reset_steering(n);
-	for (unsigned i = 0; i < n->queue_count; i++)
+	for (unsigned i = 0; i < n->queue_count; i++) {
 		atomic_store(&n->queues[i].coalescing, 0);
+		/* the next driver may have fewer, and no command to say so */
+		atomic_store(&n->queues[i].enabled, false);
+	}
 }
 
 static int set_mtu(struct virtio_device *d, uint64_t mtu, struct error *e)

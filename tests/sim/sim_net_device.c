@@ -1,0 +1,262 @@
+/* sim_net_device.c - the device: reactors, port, queues, and what becomes of them. */
+#include <linux/virtio_config.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "device/net.h"
+#include "link/memory_map.h"
+#include "network/network_port.h"
+#include "reactor/reactor.h"
+#include "reactor/reactor_virtual.h"
+#include "sim_net.h"
+#include "virtio/virtio_device.h"
+
+struct queue *control_queue(struct sim *s)
+{
+	if (!model_accepted(&s->model, VIRTIO_NET_F_CTRL_VQ))
+		return NULL;
+	return &s->queues[2 * s->model.pairs];
+}
+
+static void done(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+static void wait_for(struct sim *s, const bool *flag, const char *what)
+{
+	for (unsigned i = 0; !*flag; i++) {
+		if (i == WAIT_STEPS)
+			fail(s, "%s", what);
+		reactor_world_step(s->world);
+	}
+	reactor_world_enter(s->world, s->control);
+}
+
+void come_to_rest(struct sim *s)
+{
+	for (unsigned i = 0; reactor_world_step(s->world); i++)
+		if (i == WAIT_STEPS)
+			fail(s, "the reactors do not come to rest");
+	reactor_world_enter(s->world, s->control);
+}
+
+static void config_changed(void *arg)
+{
+	struct sim *s = arg;
+
+	if (!(virtio_device_status(s->device) & VIRTIO_CONFIG_S_NEEDS_RESET))
+		return;
+	if (!s->may_break)
+		fail(s, "a queue broke without a reason");
+	s->needs_reset = true;
+}
+
+/* ---- queues ---- */
+
+static void queue_start(struct sim *s, unsigned index, uint16_t available, uint16_t used)
+{
+	struct queue *q = &s->queues[index];
+	const struct virtio_queue_setup setup = { RING,
+						  available,
+						  used,
+						  q->ring.descriptor_iova,
+						  q->ring.driver_iova,
+						  q->ring.device_iova };
+	bool over = false;
+	struct reactor_task task = { .fn = done, .arg = &over };
+	struct error e = { 0 };
+	int status = 0;
+
+	virtio_queue_give_kick(s->device, index, dup(q->kick));
+	virtio_queue_give_interrupt(s->device, index, dup(q->call));
+	virtio_queue_enable(s->device, index, true);
+	if (virtio_queue_configure(s->device, index, &setup, &e))
+		fail(s, "%s", e.text);
+	virtio_queue_start(s->device, index, &status, &task);
+	wait_for(s, &over, "a queue does not start");
+	if (status)
+		fail(s, "a queue was refused");
+	q->started = true;
+}
+
+static void queue_begin(struct sim *s, unsigned index)
+{
+	uint16_t first = virtio_queue_first_index(s->device);
+	struct queue *q = &s->queues[index];
+
+	guest_queue_restart(&q->ring, 0);
+	for (unsigned i = 0; i < BUFFERS; i++)
+		q->buffers[i].busy = false;
+	queue_start(s, index, first, first);
+}
+
+static void queue_stop(struct sim *s, unsigned index)
+{
+	bool over = false;
+	struct reactor_task task = { .fn = done, .arg = &over };
+
+	virtio_queue_stop(s->device, index, &task);
+	wait_for(s, &over, "a queue does not stop");
+	eventfd_write(s->queues[index].call, 1); /* look at all that came back */
+	collect(s);
+}
+
+void queue_reset(struct sim *s, unsigned index)
+{
+	queue_stop(s, index);
+	if (&s->queues[index] == control_queue(s))
+		control_forget(s);
+	queue_begin(s, index);
+}
+
+void queue_rest(struct sim *s, unsigned index)
+{
+	struct virtio_queue_position at;
+
+	queue_stop(s, index);
+	virtio_queue_position(s->device, index, &at);
+	queue_start(s, index, at.available_index, at.used_index);
+	eventfd_write(s->queues[index].kick, 1);
+}
+
+/* ---- the driver begins ---- */
+
+/* Some of those that are offered; not those that the rings were laid out for. */
+static uint64_t choose_features(struct sim *s)
+{
+	static const uint8_t optional[] = {
+		VIRTIO_NET_F_CSUM,
+		VIRTIO_NET_F_GUEST_CSUM,
+		VIRTIO_NET_F_MQ,
+		VIRTIO_NET_F_CTRL_VQ,
+		VIRTIO_NET_F_CTRL_RX,
+		VIRTIO_NET_F_CTRL_RX_EXTRA,
+		VIRTIO_NET_F_CTRL_VLAN,
+		VIRTIO_NET_F_CTRL_MAC_ADDR,
+		VIRTIO_NET_F_HOST_TSO4,
+		VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+		VIRTIO_NET_F_HASH_REPORT,
+		VIRTIO_NET_F_RSS,
+		VIRTIO_NET_F_GUEST_TSO4,
+		52,
+		53,
+		56,
+	};
+	uint64_t features = virtio_device_features(s->device);
+
+	for (unsigned i = 0; i < sizeof(optional); i++)
+		if (!pick(s, 8))
+			features &= ~(1ull << optional[i]);
+	if (!s->mergeable)
+		features &= ~(1ull << VIRTIO_NET_F_MRG_RXBUF);
+	if (!s->event_index)
+		features &= ~(1ull << VIRTIO_RING_F_EVENT_IDX);
+	return features;
+}
+
+void driver_start(struct sim *s)
+{
+	uint64_t features = choose_features(s);
+	struct error e = { 0 };
+
+	if (virtio_device_accept(s->device, features, &e))
+		fail(s, "%s", e.text);
+	model_reset(&s->model, features, s->pairs);
+	control_forget(s);
+	frames_mark(s, &s->model);
+	for (unsigned i = 0; i < 2 * s->model.pairs; i++)
+		queue_begin(s, i);
+	if (control_queue(s))
+		queue_begin(s, 2 * s->model.pairs);
+}
+
+void device_reset(struct sim *s)
+{
+	bool over = false;
+	struct reactor_task task = { .fn = done, .arg = &over };
+
+	virtio_device_reset(s->device, &task);
+	wait_for(s, &over, "a reset does not end");
+	s->needs_reset = s->may_break = false;
+	for (unsigned i = 0; i < QUEUES_MAX; i++)
+		s->queues[i].started = false;
+}
+
+/* ---- life ---- */
+
+static void open_reactors(struct sim *s)
+{
+	s->world = reactor_world_create(s->seed);
+	s->control = reactor_virtual_create(s->world, "control");
+	for (unsigned i = 0; i < 2; i++)
+		s->workers[i] = reactor_virtual_create(s->world, "worker");
+	reactor_world_enter(s->world, s->control);
+}
+
+static void create(struct sim *s)
+{
+	const struct net_options options = {
+		.port = s->port, .mac = { 2, 0, 0, 0, 0, 1 }, .hashes = s->hashes, .pairs = s->pairs
+	};
+	const struct virtio_device_options device_options = {
+		.name = "sim",
+		.queue_size = RING,
+		.packed = s->packed,
+		.in_order = s->in_order,
+		.control = s->control,
+		.workers = s->workers,
+		.worker_count = 2,
+	};
+	bool over = false;
+	struct reactor_task task = { .fn = done, .arg = &over };
+	struct error e = { 0 };
+
+	s->net = net_create(&options, &device_options, &e);
+	if (!s->net)
+		fail(s, "%s", e.text);
+	s->device = net_device(s->net);
+	virtio_device_set_listener(s->device, config_changed, s);
+	virtio_device_set_memory(s->device, s->map, &task);
+	wait_for(s, &over, "memory is not taken");
+}
+
+void device_open(struct sim *s)
+{
+	open_reactors(s);
+	memory_open(s);
+	for (unsigned i = 0; i <= 2 * s->pairs; i++) {
+		s->queues[i].kick = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		s->queues[i].call = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	}
+	far_open(s);
+	create(s);
+}
+
+static void close_reactors(struct sim *s)
+{
+	reactor_free(s->control);
+	for (unsigned i = 0; i < 2; i++)
+		reactor_free(s->workers[i]);
+	reactor_world_free(s->world);
+}
+
+void device_close(struct sim *s)
+{
+	device_reset(s);
+	network_queue_close(s->far);
+	come_to_rest(s);
+	net_free(s->net);
+	network_port_close(s->port);
+	network_port_close(s->far_port);
+	memory_map_release(s->map);
+	come_to_rest(s);
+	close_reactors(s);
+	for (unsigned i = 0; i <= 2 * s->pairs; i++) {
+		close(s->queues[i].kick);
+		close(s->queues[i].call);
+	}
+	memory_close(s);
+}
