@@ -100,7 +100,7 @@ static size_t interface(uint8_t *to, const char *name, uint32_t snap)
 	put_u16(&b, ETHERNET);
 	put_u16(&b, 0);
 	put_u32(&b, snap);
-	put_option(&b, NAME, name, strnlen(name, PCAPNG_NAME_MAX));
+	put_option(&b, NAME, name, minimum_u64(strlen(name), PCAPNG_NAME_MAX));
 	put_option(&b, RESOLUTION, &resolution, sizeof(resolution));
 	put_option(&b, END, NULL, 0);
 	return end(&b);
