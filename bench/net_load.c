@@ -28,6 +28,7 @@ enum {
 	TCP_HEADERS = 54,
 	CLOCK_LOOKS = 1024,
 	STUCK_SECONDS = 10,
+	LOST_NS = 20 * 1000 * 1000,
 	RING_SPACE = 1 << 16
 };
 
@@ -225,6 +226,22 @@ static int turn_mode(struct net_load *l)
 	return -EINVAL;
 }
 
+/* The only frame of ECHO. */
+static void serve(struct net_load *l)
+{
+	struct net_device *first = &l->devices[0];
+
+	l->echo_began = now_ns();
+	add(l, first, TRANSMIT, first->buffers[TRANSMIT]);
+	publish(l, first, TRANSMIT);
+}
+
+/* A server that has not got both devices yet drops it. */
+static bool is_lost_early(const struct net_load *l, uint64_t now)
+{
+	return l->o->mode == NET_LOAD_ECHO && !l->measuring && now > l->echo_began + LOST_NS;
+}
+
 static int run_for(struct net_load *l, double seconds, struct error *e)
 {
 	uint64_t now = now_ns(), alive = now, end = now + (uint64_t)(seconds * 1e9);
@@ -241,6 +258,8 @@ static int run_for(struct net_load *l, double seconds, struct error *e)
 		now = now_ns();
 		if (found_any)
 			alive = now;
+		else if (is_lost_early(l, now))
+			serve(l);
 		found_any = false;
 		if (now > alive + STUCK_SECONDS * 1000000000ull)
 			return error_set(e, -ETIMEDOUT, "no frame comes through");
@@ -332,16 +351,18 @@ static void close_device(struct net_device *d)
 static void begin(struct net_load *l)
 {
 	struct net_device *first = &l->devices[0], *last = &l->devices[l->device_count - 1];
-	unsigned count = l->o->mode == NET_LOAD_ECHO ? 1 : RING;
 
+	if (l->o->mode == NET_LOAD_ECHO) {
+		serve(l);
+		return;
+	}
 	if (last != first && l->o->mode == NET_LOAD_PASS) {
 		add(l, last, TRANSMIT, last->buffers[TRANSMIT]);
 		publish(l, last, TRANSMIT);
 	}
 	if (l->o->mode == NET_LOAD_RECEIVE)
 		return;
-	l->echo_began = now_ns();
-	for (unsigned i = 0; i < count; i++)
+	for (unsigned i = 0; i < RING; i++)
 		add(l, first, TRANSMIT, first->buffers[TRANSMIT] + (uint64_t)i * l->buffer);
 	publish(l, first, TRANSMIT);
 }
