@@ -1,6 +1,6 @@
 """A guest on several ports at once: raw interfaces by AF_PACKET and AF_XDP, a TAP interface on a
-bridge, one that was made before and is inherited as a descriptor, user-mode networking.  Over
-vhost-user QEMU is the distribution's own."""
+bridge, one that is a port of Open vSwitch, one that was made before and is inherited as a
+descriptor, user-mode networking.  Over vhost-user QEMU is the distribution's own."""
 import os
 import shutil
 import socket
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bed import (QEMU, Guest, Namespace, Nic, Outboard, PciDisk, Unavailable, VirtualMachine,
-                 cpu_ticks, vfio_user_qemu)
+from bed import (QEMU, Guest, Namespace, Nic, OpenVSwitch, Outboard, PciDisk, Unavailable,
+                 VirtualMachine, cpu_ticks, vfio_user_qemu)
 from conftest import TROUBLE
 
 pytestmark = pytest.mark.vm
@@ -22,6 +22,7 @@ IDLE_SECONDS = 10
 PORTS = {"packet": (1, 9014, "packet:packet0?mode=packet"),
          "afxdp": (2, 3014, "packet:afxdp0?mode=xdp"),
          "bridge": (3, 9014, "tap:guest"),
+         "ovs": (5, 9014, "tap:switched"),
          "fd": (4, 9014, "capture+tap:?fd={fd}&file={file}")}
 
 # Opens the interface "made", and hands it to standard input's other end.
@@ -68,6 +69,7 @@ class World:
         self.capture = self.directory / "capture.pcapng"
         self.tap = None
         self.outboard = None
+        self.switch = OpenVSwitch(self.directory, self.host.prefix)
         # Without KVM two processors of QEMU 7.2 and interrupt lines lock each other up at times.
         self.vm = VirtualMachine(self.directory, Guest.make(), disks=self.devices(),
                                  cpus=2 if transport == "vfio-user" else 1,
@@ -119,6 +121,8 @@ class World:
             self.host.ip(f"link add {name}1 type bridge", f"link set {tap} mtu 9000 up",
                          f"link set {name}0 master {name}1", f"link set {tap} master {name}1",
                          f"link set {name}1 mtu 9000 up")
+        self.host.ip("link set switched mtu 9000 up")
+        self.switch.start().bridge("ovs1", "switched", "ovs0")
 
     def start(self):
         self.connect()
@@ -145,6 +149,7 @@ class World:
         self.vm.stop()
         if self.outboard:
             self.outboard.stop()
+        self.switch.stop()
         if self.tap is not None:
             os.close(self.tap)
         self.host.end()

@@ -6,6 +6,7 @@ from .boot_disk import make_boot_disk
 from .guest import Guest
 from .namespace import Namespace, Unavailable
 from .nbd_server import NbdServer, QemuNbdServer
+from .open_vswitch import OpenVSwitch
 from .outboard import Outboard
 from .process import Process, cpu_ticks, wait_until
 from .qmp import QmpError
@@ -13,7 +14,7 @@ from .report import Sums, report_lines
 from .virtual_machine import (QEMU, Disk, Nic, PciDisk, VirtualMachine, qemu_version,
                               vfio_user_qemu)
 
-__all__ = ["Disk", "Guest", "Namespace", "NbdServer", "Nic", "Outboard", "PciDisk", "Process", "QEMU",
+__all__ = ["Disk", "Guest", "Namespace", "NbdServer", "Nic", "OpenVSwitch", "Outboard", "PciDisk", "Process", "QEMU",
            "QemuNbdServer", "QmpError", "Sums", "Unavailable", "VirtualMachine",
            "accelerator", "cpu_ticks", "fio", "make_boot_disk", "qemu_version",
            "report_lines", "vfio_user_qemu",
