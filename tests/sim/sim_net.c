@@ -93,6 +93,8 @@ static void choose(struct sim *s)
 static void restart(struct sim *s)
 {
 	device_reset(s);
+	if (!pick(s, 4))
+		device_announce(s);
 	driver_start(s);
 }
 
@@ -118,6 +120,9 @@ static void trouble(struct sim *s)
 		break;
 	case 2:
 		queue_rest(s, pick(s, queues));
+		break;
+	case 3:
+		device_announce(s);
 		break;
 	}
 }
@@ -202,6 +207,7 @@ static void check_passage(struct sim *s)
 	come_to_rest(s);
 	if (!settle(s, true))
 		return;
+	device_check_config(s);
 	for (unsigned i = 0; i < FLOWS; i++)
 		check_arrival(s, &s->to_guest[i], model_passes(&s->model, &s->to_guest[i]));
 	for (unsigned i = 0; i < s->model.pairs; i++)

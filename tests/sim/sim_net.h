@@ -41,6 +41,7 @@ enum {
 	TABLE = 128, KEY = 40,	/* of receive-side scaling: entries, bytes */
 	PLAIN = 0x88b5, HOSTILE = 0x88b6,	/* EtherTypes for experiments (IEEE 802) */
 	FORBIDDEN = 0x88b7,	/* that of frames no device may send */
+	RARP = 0x8035,		/* RFC 903 */
 };
 
 /* ---- what the device must be like, by the commands that it has answered ---- */
@@ -64,6 +65,7 @@ struct model {
 	uint32_t hash_types;
 	uint8_t key[KEY];
 	uint8_t coalescing[QUEUES_MAX][8];
+	bool announcing;		/* it is asked to say where it is now */
 };
 
 /* ---- frames ---- */
@@ -131,6 +133,7 @@ struct sim {
 	unsigned first_command, command_count;
 	struct flow to_guest[FLOWS], from_guest[PAIRS_MAX];
 	unsigned arrived, taken;	/* by the guest, by the network */
+	bool rarp_wanted;		/* a broadcast that says where the guest is now */
 };
 
 /* sim_net.c */
@@ -145,6 +148,8 @@ void device_reset(struct sim *s);
 void driver_start(struct sim *s);		/* agrees on features, starts all queues */
 void queue_reset(struct sim *s, unsigned index);	/* what it held is gone */
 void queue_rest(struct sim *s, unsigned index);		/* stops it, and goes on from there */
+void device_announce(struct sim *s);		/* the guest has moved */
+void device_check_config(struct sim *s);	/* while no command is under way */
 void come_to_rest(struct sim *s);		/* steps until nothing can happen */
 struct queue *control_queue(struct sim *s);	/* NULL: there is none */
 

@@ -154,7 +154,7 @@ static void write_random(struct sim *s, struct draft *d)
 static void write_command(struct sim *s, struct draft *d)
 {
 	d->n = 0;
-	switch (pick(s, s->storms ? 8 : 7)) {
+	switch (pick(s, s->storms ? 9 : 8)) {
 	case 0:
 	case 1:
 		write_filter(s, d);
@@ -173,6 +173,9 @@ static void write_command(struct sim *s, struct draft *d)
 		write_offloads(s, d);
 		break;
 	case 7:
+		put_command(d, VIRTIO_NET_CTRL_ANNOUNCE, pick(s, 8) ? 0 : 1);
+		break;
+	case 8:
 		write_random(s, d);
 		break;
 	}

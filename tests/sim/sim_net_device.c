@@ -140,6 +140,7 @@ static uint64_t choose_features(struct sim *s)
 		VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
 		VIRTIO_NET_F_HASH_REPORT,
 		VIRTIO_NET_F_RSS,
+		VIRTIO_NET_F_GUEST_ANNOUNCE,
 		VIRTIO_NET_F_GUEST_TSO4,
 		52,
 		53,
@@ -183,6 +184,41 @@ void device_reset(struct sim *s)
 	s->needs_reset = s->may_break = false;
 	for (unsigned i = 0; i < QUEUES_MAX; i++)
 		s->queues[i].started = false;
+	control_forget(s);
+}
+
+/* ---- what it says of itself ---- */
+
+void device_announce(struct sim *s)
+{
+	static const uint8_t mac[6] = { 2, 0, 0, 0, 0, 1 };
+
+	if (s->command_count) /* which may be the answer to the last time */
+		return;
+	virtio_device_announce(s->device, mac);
+	if (virtio_device_accepted(s->device) >> VIRTIO_NET_F_GUEST_ANNOUNCE & 1)
+		s->model.announcing = true;
+	else
+		s->rarp_wanted = true;
+}
+
+void device_check_config(struct sim *s)
+{
+	unsigned wanted = VIRTIO_NET_S_LINK_UP;
+	struct virtio_net_config config;
+
+	if (s->model.announcing)
+		wanted |= VIRTIO_NET_S_ANNOUNCE;
+	if (virtio_device_config_read(s->device, 0, &config, sizeof(config)))
+		fail(s, "the configuration cannot be read");
+	if (le16toh(config.status) != wanted)
+		fail(s, "status %x, not %x", le16toh(config.status), wanted);
+	for (unsigned i = 0; i < 6; i++)
+		if (config.mac[i] != (uint8_t)(s->model.own >> (40 - 8 * i)))
+			fail(s, "another address than was set");
+	/* a frame that is being delayed is lost with its queue */
+	if (s->rarp_wanted && s->uri[0] == 's' && !s->may_break)
+		fail(s, "the guest's move was not announced");
 }
 
 /* ---- life ---- */

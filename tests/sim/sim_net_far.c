@@ -6,6 +6,18 @@
 #include "network/network_port.h"
 #include "sim_net.h"
 
+/* RFC 903: a broadcast, from and for one address. */
+static void check_rarp(struct sim *s, const struct network_frame *f)
+{
+	static const uint8_t mac[6] = { 2, 0, 0, 0, 0, 1 };
+
+	if (f->length < FRAME_MIN || memcmp(f->bytes, "\xff\xff\xff\xff\xff\xff", 6) ||
+	    memcmp(f->bytes + 6, mac, 6) || memcmp(f->bytes + 22, mac, 6) ||
+	    memcmp(f->bytes + 32, mac, 6))
+		fail(s, "an announcement that says nothing, or something else");
+	s->rarp_wanted = false;
+}
+
 /* What is sent by the simulation's guest comes here; its hostile frames do if they are possible. */
 static void far_ready(void *arg)
 {
@@ -19,7 +31,9 @@ static void far_ready(void *arg)
 			fail(s, "a frame of an impossible length");
 		if (load_be16(f.bytes + 12) == FORBIDDEN)
 			fail(s, "what the device may write to was sent");
-		if (load_be16(f.bytes + 12) != HOSTILE) {
+		if (load_be16(f.bytes + 12) == RARP) {
+			check_rarp(s, &f);
+		} else if (load_be16(f.bytes + 12) != HOSTILE) {
 			frame_check(s, s->from_guest, PAIRS_MAX, f.bytes, f.length);
 			s->taken++;
 		}

@@ -203,6 +203,14 @@ static bool offloads(struct model *m, unsigned number, const uint8_t *data, size
 	return true;
 }
 
+static bool announcement(struct model *m, unsigned number, size_t n)
+{
+	if (number || n || !model_accepted(m, ANNOUNCE))
+		return false;
+	m->announcing = false;
+	return true;
+}
+
 static bool coalesce_all(struct model *m, unsigned receive, const uint8_t *data, size_t n)
 {
 	if (!model_accepted(m, COALESCING) || n != 8)
@@ -249,7 +257,7 @@ static bool carry_out(struct model *m, const uint8_t *bytes, size_t n, struct co
 	case VIRTIO_NET_CTRL_VLAN:
 		return vlans(m, bytes[1], data, n);
 	case VIRTIO_NET_CTRL_ANNOUNCE:
-		return !bytes[1] && !n && model_accepted(m, ANNOUNCE);
+		return announcement(m, bytes[1], n);
 	case VIRTIO_NET_CTRL_MQ:
 		return pairs(m, bytes[1], data, n);
 	case VIRTIO_NET_CTRL_GUEST_OFFLOADS:
