@@ -1,6 +1,7 @@
 """A guest on several ports at once: raw interfaces by AF_PACKET and AF_XDP, a TAP interface on a
 bridge, one that is a port of Open vSwitch, one that was made before and is inherited as a
 descriptor, user-mode networking.  Over vhost-user QEMU is the distribution's own."""
+import contextlib
 import os
 import shutil
 import socket
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from bed import (QEMU, Guest, Namespace, Nic, OpenVSwitch, Outboard, PciDisk, Unavailable,
+from bed import (QEMU, Guest, Namespace, Nic, OpenVSwitch, Outboard, PciDisk, Process, Unavailable,
                  VirtualMachine, cpu_ticks, vfio_user_qemu)
 from conftest import TROUBLE
 
 pytestmark = pytest.mark.vm
 
 IDLE_SECONDS = 10
+PEERS = Path(__file__).resolve().parent / "peers"
 # By name: the number in its addresses, the largest frame (AF_XDP's buffers are smaller), its URI.
 PORTS = {"packet": (1, 9014, "packet:packet0?mode=packet"),
          "afxdp": (2, 3014, "packet:afxdp0?mode=xdp"),
@@ -25,36 +27,9 @@ PORTS = {"packet": (1, 9014, "packet:packet0?mode=packet"),
          "ovs": (5, 9014, "tap:switched"),
          "fd": (4, 9014, "capture+tap:?fd={fd}&file={file}")}
 
-# Opens the interface "made", and hands it to standard input's other end.
-OPEN_TAP = """
-import fcntl, os, socket, struct
-IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, TUNSETIFF = 2, 0x1000, 0x4000, 0x400454ca
-tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", b"made", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
-socket.send_fds(socket.socket(fileno=0), [b"x"], [tun])
-"""
-
-# Asks by ARP, in a tagged frame, who has 10.25.N.2: this kernel may have no VLAN interfaces.
-ASK_TAGGED = """
-import socket, struct, sys
-name, number = sys.argv[1], int(sys.argv[2])
-SOL_PACKET, PACKET_AUXDATA, ARP = 263, 8, bytes.fromhex("0001080006040001")
-link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-link.bind((name, 3))
-link.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
-link.settimeout(5)
-mac = link.getsockname()[4]
-link.send(b"\\xff" * 6 + mac + bytes.fromhex("810000050806") + ARP + mac
-          + bytes([10, 25, number, 1]) + bytes(6) + bytes([10, 25, number, 2]) + bytes(14))
-while True:
-    frame, extra, _, source = link.recvmsg(2048, 256)
-    tags = [struct.unpack("16xHH", data[:20])[0] for _, kind, data in extra if kind == PACKET_AUXDATA]
-    if frame[12:14] == b"\\x81\\0":
-        tags, frame = [struct.unpack(">H", frame[14:16])[0]], frame[:12] + frame[16:]
-    if frame[:6] == mac and frame[20:22] == b"\\0\\2" and tags == [5]:
-        print("answer from", *frame[28:32])
-        break
-"""
+# With a network of its own and two ways in; and one that leads nowhere.
+USERS = {"user": "user:?net=10.44.0.0/24&forward=tcp:7001:5201,udp:127.0.0.1:7001:5201",
+         "jail": "user:?restrict=on&ipv6=off"}
 
 
 class World:
@@ -70,17 +45,24 @@ class World:
         self.tap = None
         self.outboard = None
         self.switch = OpenVSwitch(self.directory, self.host.prefix)
+        self.resolver = Path("/etc/netns") / self.host.name  # what ip-netns(8) puts over /etc
+        self.servers = [
+            Process([*self.host.prefix, "/usr/bin/python3", PEERS / "name_server.py"],
+                    str(self.directory / "names.log")),
+            Process([*self.host.prefix, "/usr/bin/python3", "-m", "http.server", "--bind",
+                     "127.0.0.1", "--directory", str(self.directory), "7100"],
+                    str(self.directory / "web.log"))]
         # Without KVM two processors of QEMU 7.2 and interrupt lines lock each other up at times.
         self.vm = VirtualMachine(self.directory, Guest.make(), disks=self.devices(),
                                  cpus=2 if transport == "vfio-user" else 1,
                                  qemu=vfio_user_qemu() if transport == "vfio-user" else QEMU)
 
     def sockets(self):
-        return {name: str(self.directory / f"{name}.sock") for name in [*PORTS, "user"]}
+        return {name: str(self.directory / f"{name}.sock") for name in [*PORTS, *USERS]}
 
     @staticmethod
     def mac(name):
-        return f"52:54:00:00:20:{PORTS[name][0] if name in PORTS else 9:02x}"
+        return f"52:54:00:00:20:{[*PORTS, *USERS].index(name) + 1:02x}"
 
     def devices(self):
         if self.transport == "vfio-user":
@@ -101,13 +83,13 @@ class World:
     def open_tap(self):
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            subprocess.run([*self.host.prefix, "/usr/bin/python3", "-c", OPEN_TAP], stdin=theirs,
+            subprocess.run([*self.host.prefix, "/usr/bin/python3", PEERS / "open_tap.py"], stdin=theirs,
                            check=True)
             _, (self.tap,), _, _ = socket.recv_fds(ours, 1, 1)
 
     def start_outboard(self):
         uris = {name: uri.format(fd=self.tap, file=self.capture)
-                for name, (_, _, uri) in PORTS.items()} | {"user": "user:"}
+                for name, (_, _, uri) in PORTS.items()} | USERS
         place = "socket-path" if self.transport == "vhost-user" else "vfio-user"
         self.outboard = Outboard(
             self.directory, prefix=self.host.prefix,
@@ -127,6 +109,10 @@ class World:
     def start(self):
         self.connect()
         self.open_tap()
+        self.resolver.mkdir(parents=True)
+        (self.resolver / "resolv.conf").write_text("nameserver 127.0.0.1\n", encoding="utf-8")
+        for server in self.servers:
+            server.start()
         self.start_outboard()
         self.build_bridges()
         self.vm.boot()
@@ -140,7 +126,8 @@ class World:
         for name, (number, frame, _) in PORTS.items():
             self.vm.run(f"ip link set {name} mtu {frame - 14}; ip addr add 10.20.{number}.2/24 dev "
                         f"{name}; ip addr add fd20:{number}::2/64 dev {name} nodad")
-        self.vm.run("udhcpc -i user -n -q -t 10 >/run/udhcpc.log 2>&1")
+        for name in USERS:
+            self.vm.run(f"udhcpc -i {name} -n -q -t 10 >/run/udhcpc.log 2>&1")
         return self
 
     def end(self):
@@ -150,6 +137,11 @@ class World:
         if self.outboard:
             self.outboard.stop()
         self.switch.stop()
+        for server in self.servers:
+            server.stop()
+        shutil.rmtree(self.resolver, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.resolver.parent.rmdir()    # unless others are there
         if self.tap is not None:
             os.close(self.tap)
         self.host.end()
@@ -209,11 +201,36 @@ def test_tags_and_groups(world, name):
     number = PORTS[name][0]
     world.vm.run(f"ip link add link {name} name tagged type vlan id 5 && ip link set tagged up && "
                  f"ip addr add 10.25.{number}.2/24 dev tagged")
-    answer = world.peer.run("/usr/bin/python3", "-c", ASK_TAGGED, name, str(number))
+    answer = world.peer.run("/usr/bin/python3", str(PEERS / "ask_tagged.py"), name, str(number))
     assert answer == f"answer from 10 25 {number} 2\n"
     world.vm.run("ip link del tagged")
     assert "bytes from fe80" in world.vm.run(f"ping -c 1 -W 5 ff02::1%{name}")
     assert "bytes from fe80" in world.peer.run("ping", "-c", "1", "-W", "5", f"ff02::1%{name}")
+
+
+def test_user_network_lets_in_what_is_forwarded(world):
+    """If this fails, a guest behind user-mode networking cannot serve, or not at its addresses."""
+    assert "10.44.0.15" in world.vm.run("ip -4 -br addr show dev user")
+    for options in ((), ("-R",), ("-u", "-b", "5M"), ("-u", "-b", "5M", "-R")):
+        world.vm.run("iperf3 -s -1 -D --logfile /dev/null\n"
+                     "until ss -ltn | grep -q :5201; do sleep 0.1; done")
+        assert "receiver" in world.host.run("iperf3", "-c", "127.0.0.1", "-p", "7001", "-t", "1",
+                                            *options)
+
+
+def test_user_network_has_a_name_server(world):
+    """If this fails, names that the host knows mean nothing to a guest."""
+    assert "10.1.2.3" in world.vm.run("busybox nslookup store.test 10.44.0.3")
+    assert "10.1.2.3" not in world.vm.run("busybox nslookup other.test 10.44.0.3 2>&1; true")
+
+
+def test_user_network_can_be_closed(world):
+    """If this fails, a guest that may not leave reaches the host's own servers."""
+    fetch = "curl -sS -m 3 -o /dev/null -w %{{http_code}} --interface {} http://{}:7100/names.log"
+    assert world.vm.run(fetch.format("user", "10.44.0.2")).strip() == "200"
+    assert "200" not in world.vm.run(fetch.format("jail", "10.0.2.2") + " 2>&1; true")
+    assert "fec0" in world.vm.run("ip -6 addr show dev user")
+    assert "fec0" not in world.vm.run("ip -6 addr show dev jail")
 
 
 def test_capture_is_whole(world):
