@@ -249,8 +249,8 @@ def test_no_cpu_time_when_idle(world):
     for _ in range(10):
         before = cpu_ticks(pid)
         time.sleep(2)
-        if cpu_ticks(pid) == before:
+        if cpu_ticks(pid) - before < 1:
             break
     before = cpu_ticks(pid)
     time.sleep(IDLE_SECONDS)
-    assert cpu_ticks(pid) - before == 0
+    assert cpu_ticks(pid) - before < 1
