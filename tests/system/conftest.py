@@ -1,4 +1,5 @@
 """Fixtures of the system tests."""
+import contextlib
 import hashlib
 import pathlib
 import random
@@ -13,11 +14,35 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from bed import Guest, NbdServer, Outboard, VirtualMachine  # noqa: E402
+from bed import Guest, NbdServer, Outboard, Unavailable, VirtualMachine  # noqa: E402
 
 # What the guest's kernel says when a disk has let it down, or when it is itself in trouble.
 TROUBLE = re.compile(r"I/O error|EXT4-fs error|blocked for more than|BUG:|Oops|Call Trace|"
                      r"virtio.*(?:is not a head|id out of range)|request timeout")
+
+
+@contextlib.contextmanager
+def running(kind, *arguments):
+    """A world of that kind, from its start to its end."""
+    try:
+        world = kind(*arguments)
+    except Unavailable as error:
+        pytest.skip(f"unavailable: {error}")
+    try:
+        yield world.start()
+    finally:
+        world.end()
+
+
+@contextlib.contextmanager
+def quiet(*machines):
+    """Their kernels have nothing to complain about meanwhile."""
+    for machine in machines:
+        machine.run("dmesg --clear")
+    yield
+    for machine in machines:
+        bad = [line for line in machine.run("dmesg").splitlines() if TROUBLE.search(line)]
+        assert not bad, "\n".join(bad)
 
 
 def pytest_configure():

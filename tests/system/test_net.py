@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bed import Guest, Nic, Outboard, PciDisk, VirtualMachine, vfio_user_qemu
-from conftest import TROUBLE
+from conftest import quiet, running
 
 pytestmark = pytest.mark.vm
 
@@ -109,19 +109,14 @@ def shell_quoted(text):
 
 @pytest.fixture(scope="module", name="world", params=["vhost-user", "vfio-user", "private"])
 def world_fixture(request):
-    world = World(request.param)
-    try:
-        yield world.start()
-    finally:
-        world.end()
+    with running(World, request.param) as world:
+        yield world
 
 
 @pytest.fixture(autouse=True)
 def quiet_kernel(world):
-    world.vm.run("dmesg --clear")
-    yield
-    bad = [line for line in world.vm.run("dmesg").splitlines() if TROUBLE.search(line)]
-    assert not bad, "\n".join(bad)
+    with quiet(world.vm):
+        yield
 
 
 def ping(world, name, address, *sizes):
@@ -238,7 +233,7 @@ def share_of_second_queue(world, setting):
     start_server(world)
     before = packets_by_queue(world)
     assert "receiver" in world.inside("left", "iperf3 -c 10.9.0.2 -t 1 -u -P 16 -b 500K -l 1000")
-    first, second = (now - then for now, then in zip(packets_by_queue(world), before))
+    first, second = (more - less for more, less in zip(packets_by_queue(world), before))
     assert first + second > 500
     return second / (first + second)
 

@@ -14,7 +14,7 @@ import pytest
 
 from bed import (QEMU, Guest, Namespace, Nic, OpenVSwitch, Outboard, PciDisk, Process, Unavailable,
                  VirtualMachine, cpu_ticks, vfio_user_qemu)
-from conftest import TROUBLE
+from conftest import quiet, running
 
 pytestmark = pytest.mark.vm
 
@@ -151,22 +151,14 @@ class World:
 
 @pytest.fixture(scope="module", name="world", params=["vhost-user", "vfio-user"])
 def world_fixture(request):
-    try:
-        world = World(request.param)
-    except Unavailable as error:
-        pytest.skip(f"unavailable: {error}")
-    try:
-        yield world.start()
-    finally:
-        world.end()
+    with running(World, request.param) as world:
+        yield world
 
 
 @pytest.fixture(autouse=True)
 def quiet_kernel(world):
-    world.vm.run("dmesg --clear")
-    yield
-    bad = [line for line in world.vm.run("dmesg").splitlines() if TROUBLE.search(line)]
-    assert not bad, "\n".join(bad)
+    with quiet(world.vm):
+        yield
 
 
 @pytest.mark.parametrize("name", PORTS)

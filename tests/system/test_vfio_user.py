@@ -16,7 +16,7 @@ import pytest
 
 from bed import (Guest, Outboard, PciDisk, VirtualMachine, fio, vfio_user_qemu,
                  wait_until)
-from conftest import TROUBLE
+from conftest import quiet, running
 
 pytestmark = pytest.mark.vm
 
@@ -81,21 +81,15 @@ EVERYWHERE = [("shared", name) for name in FUNCTIONS] + \
 
 @pytest.fixture(scope="module", name="world", params=["shared", "private"])
 def world_fixture(request):
-    world = World(request.param)
-    try:
-        yield world.start()
-    finally:
-        world.end()
+    with running(World, request.param) as world:
+        yield world
 
 
 @pytest.fixture(autouse=True)
 def quiet_kernel(world):
     """The guest's kernel has nothing to complain about in any of these tests."""
-    world.vm.run("dmesg --clear")
-    yield
-    messages = world.vm.run("dmesg").splitlines()
-    bad = [line for line in messages if TROUBLE.search(line)]
-    assert not bad, "\n".join(bad)
+    with quiet(world.vm):
+        yield
 
 
 def read_back(world, device):
