@@ -34,3 +34,16 @@ uint64_t token_bucket_take(struct token_bucket *b, uint64_t units, uint64_t now_
 					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 	return place + cost > b->burst_ns ? place + cost - b->burst_ns : 0;
 }
+
+void token_bucket_give(struct token_bucket *b, uint64_t units)
+{
+	uint64_t found = __atomic_load_n(&b->busy_until_ns, __ATOMIC_RELAXED), cost, left;
+
+	if (!b->rate)
+		return;
+	cost = cost_ns(b, units);
+	do {
+		left = found - minimum_u64(found, cost);
+	} while (!__atomic_compare_exchange_n(&b->busy_until_ns, &found, left, true,
+					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+}

@@ -24,4 +24,7 @@ void token_bucket_set(struct token_bucket *b, uint64_t rate, uint64_t burst);
  * a time in the past means at once. */
 uint64_t token_bucket_take(struct token_bucket *b, uint64_t units, uint64_t now_ns);
 
+/* Any thread.  `units` that were taken and never used go back, for those who take from now on. */
+void token_bucket_give(struct token_bucket *b, uint64_t units);
+
 #endif

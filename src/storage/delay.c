@@ -14,6 +14,11 @@ struct delay_io {
 	struct reactor_timer timer;
 	struct storage_layer_channel *channel;
 	struct storage_io *io;
+	struct delay_io *next, *previous; /* while it waits */
+};
+
+struct delay_channel {
+	struct delay_io *head, *tail; /* waiting, in order of arrival */
 };
 
 /* "ms=5" and "time=5ms" say the same: the wait of every kind that has none of its own. */
@@ -54,10 +59,25 @@ static void delay_close(struct storage_layer *l)
 {
 }
 
+static void append(struct delay_channel *c, struct delay_io *d)
+{
+	d->next = NULL;
+	d->previous = c->tail;
+	*(c->tail ? &c->tail->next : &c->head) = d;
+	c->tail = d;
+}
+
+static void unlink_io(struct delay_channel *c, struct delay_io *d)
+{
+	*(d->previous ? &d->previous->next : &c->head) = d->next;
+	*(d->next ? &d->next->previous : &c->tail) = d->previous;
+}
+
 static void waited(void *arg)
 {
 	struct delay_io *d = arg;
 
+	unlink_io(storage_channel_state(d->channel), d);
 	storage_forward(d->channel, d->io);
 }
 
@@ -74,10 +94,27 @@ static void delay_submit(struct storage_layer_channel *ch, struct storage_io *io
 	uint64_t wait = wait_of(storage_channel_layer_state(ch), r, io);
 	struct delay_io *d = storage_io_state(ch, io);
 
-	*d = (struct delay_io){ { .fn = waited, .arg = d }, ch, io };
+	*d = (struct delay_io){ .timer = { .fn = waited, .arg = d }, .channel = ch, .io = io };
 	/* Out of memory: a request that does not wait is better than one that fails. */
 	if (!wait || reactor_timer_set(r, &d->timer, reactor_now(r) + wait))
 		storage_forward(ch, io);
+	else
+		append(storage_channel_state(ch), d);
+}
+
+static void delay_withdraw(struct storage_layer_channel *ch)
+{
+	struct delay_channel *c = storage_channel_state(ch);
+	struct delay_io *d, *next;
+
+	for (d = c->head; d; d = next) {
+		next = d->next;
+		if (d->io->flags & STORAGE_STARTED)
+			continue;
+		reactor_timer_cancel(&d->timer);
+		unlink_io(c, d);
+		storage_complete(ch, d->io, -ECANCELED);
+	}
 }
 
 const struct storage_provider storage_delay = {
@@ -92,8 +129,10 @@ const struct storage_provider storage_delay = {
 		      "jitter=DURATION        adds a random time below this to each\n",
 	.about.is_filter = true,
 	.state_size = sizeof(struct delay_state),
+	.channel_size = sizeof(struct delay_channel),
 	.io_size = sizeof(struct delay_io),
 	.open = delay_open,
 	.close = delay_close,
 	.submit = delay_submit,
+	.withdraw = delay_withdraw,
 };

@@ -43,6 +43,10 @@ static int read_error(const struct storage_options *o, int *error, struct error 
 
 		if (!name || strcmp(name, text))
 			continue;
+		if (number == ECANCELED)
+			return error_set(e, -EINVAL,
+					 "option \"fault-errno\": ECANCELED says that a request "
+					 "was withdrawn, and is no failure");
 		*error = -number;
 		return 0;
 	}

@@ -66,10 +66,13 @@ static const struct iovec zeroes[ZEROES_COUNT] = { ZEROES_4, ZEROES_4, ZEROES_4,
 
 /* ---- requests ---- */
 
+/* A file system in user space may answer with any number, even the one that says withdrawn. */
 static void end(struct file_io *f, int status)
 {
 	if (unlikely(f->bounce))
 		free(f->bounce);
+	if (unlikely(status == -ECANCELED))
+		status = -EIO;
 	storage_complete(f->channel, f->request, status);
 }
 

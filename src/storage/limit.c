@@ -107,6 +107,13 @@ static uint64_t admit(struct limit_state *s, const struct storage_io *io, uint64
 	return start;
 }
 
+static void append(struct limit_channel *c, struct storage_io *io)
+{
+	io->next = NULL;
+	*c->end = io;
+	c->end = &io->next;
+}
+
 static void limit_submit(struct storage_layer_channel *ch, struct storage_io *io)
 {
 	struct limit_channel *c = storage_channel_state(ch);
@@ -118,11 +125,37 @@ static void limit_submit(struct storage_layer_channel *ch, struct storage_io *io
 		storage_forward(ch, io);
 		return;
 	}
-	io->next = NULL;
-	*c->end = io;
-	c->end = &io->next;
+	append(c, io);
 	if (c->head == io)
 		release_due(c);
+}
+
+/* What was withdrawn has used up nothing: when it comes again, it takes its turn again. */
+static void give_back(struct limit_state *s, const struct storage_io *io)
+{
+	token_bucket_give(&s->requests, 1);
+	if (io->operation == STORAGE_READ || io->operation == STORAGE_WRITE)
+		token_bucket_give(&s->bytes, io->length);
+}
+
+static void limit_withdraw(struct storage_layer_channel *ch)
+{
+	struct limit_channel *c = storage_channel_state(ch);
+	struct storage_io *io = c->head, *next;
+
+	c->head = NULL;
+	c->end = &c->head;
+	for (; io; io = next) {
+		next = io->next;
+		if (io->flags & STORAGE_STARTED) {
+			append(c, io);
+			continue;
+		}
+		give_back(storage_channel_layer_state(ch), io);
+		storage_complete(ch, io, -ECANCELED);
+	}
+	if (!c->head)
+		reactor_timer_cancel(&c->timer);
 }
 
 const struct storage_provider storage_limit = {
@@ -141,4 +174,5 @@ const struct storage_provider storage_limit = {
 	.close = limit_close,
 	.channel_open = limit_channel_open,
 	.submit = limit_submit,
+	.withdraw = limit_withdraw,
 };

@@ -67,7 +67,9 @@ static void print(const struct log_state *s, struct storage_layer_channel *ch,
 		[STORAGE_WRITE_ZEROES] = "write-zeroes",
 	};
 	const struct reactor *r = storage_channel_reactor(ch);
-	const char *error_name = status ? strerrorname_np(-status) : "ok";
+	const char *error_name = status == -ECANCELED ? "withdrawn"
+				 : status             ? strerrorname_np(-status)
+						      : "ok";
 
 	fprintf(s->to,
 		"%" PRIu64 ".%09" PRIu64 " disk %s %s: %s%s offset %" PRIu64 " length %" PRIu64

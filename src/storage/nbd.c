@@ -6,6 +6,7 @@
  *	nbd_connector.c   the same in a helper thread
  *	nbd_disk.c        what is common to all connections; the size and its changes
  *	nbd_connection.c  requests, loss and return, the bound on waiting
+ *	nbd_withdrawal.c  requests that are handed back, across reactors
  *	nbd_plain.c       the transmission phase on a socket
  *	nbd_tls.c         the transmission phase by libnbd
  *	nbd_reply.c       bytes on the wire
@@ -27,6 +28,7 @@
 #include "storage/nbd_connection.h"
 #include "storage/nbd_connector.h"
 #include "storage/nbd_disk.h"
+#include "storage/nbd_withdrawal.h"
 #include "storage/storage_list.h"
 
 enum {
@@ -94,6 +96,7 @@ static void nbd_submit(struct storage_layer_channel *lc, struct storage_io *io)
 
 	request->io = io;
 	request->channel = ch;
+	request->epoch = ch->epoch;
 	if (likely(ch->local))
 		nbd_connection_submit(ch->connection, request);
 	else
@@ -112,6 +115,16 @@ void nbd_channel_deliver(struct nbd_request *request, int status)
 	mailbox_put(&ch->inbox, request);
 }
 
+/* A withdrawal overtakes requests when the connection moves. */
+static void receive_request(struct nbd_channel *ch, struct nbd_request *request)
+{
+	if (unlikely(nbd_epoch_is_within(request->epoch, ch->withdrawn)) &&
+	    !(request->io->flags & STORAGE_STARTED))
+		nbd_channel_deliver(request, -ECANCELED);
+	else
+		nbd_connection_submit(ch->connection, request);
+}
+
 static void receive_requests(void *arg)
 {
 	struct nbd_channel *ch = arg;
@@ -120,7 +133,7 @@ static void receive_requests(void *arg)
 	for (request = mailbox_take(&ch->outbox); request; request = next) {
 		next = request->next;
 		counter_add(&ch->connection->counters.crossings, 1);
-		nbd_connection_submit(ch->connection, request);
+		receive_request(ch, request);
 	}
 }
 
@@ -133,6 +146,16 @@ static void receive_replies(void *arg)
 		next = request->next;
 		storage_complete(ch->layer, request->io, request->status);
 	}
+}
+
+static void nbd_withdraw(struct storage_layer_channel *lc)
+{
+	struct nbd_channel *ch = storage_channel_state(lc);
+
+	if (ch->local)
+		nbd_connection_withdraw(ch->connection, ch, ch->epoch++);
+	else
+		nbd_withdrawal_post(ch->withdrawal);
 }
 
 /* ---- who uses which connection; the disk's lock is held where a comment says so ---- */
@@ -296,9 +319,12 @@ static int nbd_channel_open(struct storage_layer_channel *lc, struct error *e)
 	struct nbd_session session = { .fd = -1 };
 	bool has_session = false;
 
-	*ch = (struct nbd_channel){ .layer = lc,
-				    .disk = d,
-				    .reactor = storage_channel_reactor(lc) };
+	*ch = (struct nbd_channel){
+		.layer = lc, .disk = d, .epoch = 1, .reactor = storage_channel_reactor(lc)
+	};
+	ch->withdrawal = nbd_withdrawal_create(ch);
+	if (!ch->withdrawal)
+		return error_set(e, -ENOMEM, "out of memory");
 	pthread_mutex_lock(&d->lock);
 	ch->local = count_connections(d) < d->connection_limit;
 	ch->connection = ch->local ? add_connection(d, ch->reactor) : least_used(d);
@@ -313,8 +339,10 @@ static int nbd_channel_open(struct storage_layer_channel *lc, struct error *e)
 		mailbox_open(&ch->outbox, nbd_connection_home(ch->connection), receive_requests,
 			     ch);
 	pthread_mutex_unlock(&d->lock);
-	if (!ch->connection)
+	if (!ch->connection) {
+		nbd_withdrawal_free(ch->withdrawal);
 		return error_set(e, -ENOMEM, "out of memory");
+	}
 	mailbox_open(&ch->inbox, ch->reactor, receive_replies, ch);
 	if (ch->local)
 		nbd_connection_start(ch->connection, has_session ? &session : NULL);
@@ -330,6 +358,7 @@ static void nbd_channel_close(struct storage_layer_channel *lc)
 
 	pthread_mutex_lock(&d->lock);
 	remove_channel(d, ch);
+	nbd_withdrawal_free(ch->withdrawal);
 	last = !c->users;
 	if (ch->local && !last) {
 		c->moving = true;
@@ -481,4 +510,5 @@ const struct storage_provider storage_nbd = {
 	.channel_open = nbd_channel_open,
 	.channel_close = nbd_channel_close,
 	.submit = nbd_submit,
+	.withdraw = nbd_withdraw,
 };

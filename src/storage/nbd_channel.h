@@ -8,12 +8,14 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "reactor/reactor.h"
 
 struct nbd_connection;
 struct nbd_disk;
 struct nbd_request;
+struct nbd_withdrawal;
 struct storage_layer_channel;
 
 /* Requests on their way to one reactor. */
@@ -31,6 +33,9 @@ struct nbd_channel {
 	struct nbd_connection *connection;
 	struct reactor *reactor;
 	bool local; /* the connection lives on this reactor */
+	uint32_t epoch;     /* withdrawals so far, and one */
+	uint32_t withdrawn; /* the connection's home: the epoch of the last that came there */
+	struct nbd_withdrawal *withdrawal; /* owned, or on its way */
 	struct nbd_mailbox outbox, inbox;
 	struct nbd_channel *next; /* of the disk's; under its lock */
 };

@@ -30,6 +30,8 @@
 #include "storage/nbd_connector.h"
 #include "storage/nbd_disk.h"
 #include "storage/nbd_transport.h"
+#include "storage/nbd_withdrawal.h"
+#include "storage/storage.h"
 
 #define MILLISECOND 1000000ull
 #define SECOND      (1000 * MILLISECOND)
@@ -254,6 +256,7 @@ void nbd_connection_submit(struct nbd_connection *c, struct nbd_request *request
 {
 	request->submitted_ns = reactor_now(c->reactor);
 	request->slot = NBD_NO_SLOT;
+	request->seen = false;
 	append(c, request);
 	if (likely(c->state == NBD_READY))
 		schedule_flush(c);
@@ -274,6 +277,38 @@ void nbd_connection_finish(struct nbd_connection *c, struct nbd_request *request
 	nbd_channel_deliver(request, status);
 }
 
+/* Of c->unsent, only the first can have been sent in part. */
+static bool is_untouched(const struct nbd_connection *c, const struct nbd_request *request)
+{
+	return request != c->unsent || c->state != NBD_READY || !c->transport->is_within_request(c);
+}
+
+void nbd_connection_withdraw(struct nbd_connection *c, const struct nbd_channel *ch, uint32_t epoch)
+{
+	struct nbd_request *request, *next;
+
+	for (request = c->unsent; request; request = next) {
+		next = request->next;
+		if (request->channel != ch || !nbd_epoch_is_within(request->epoch, epoch) ||
+		    request->seen || request->io->flags & STORAGE_STARTED ||
+		    !is_untouched(c, request))
+			continue;
+		if (request->slot != NBD_NO_SLOT)
+			c->transport->forget(c, request);
+		counter_add(&c->counters.withdrawn, 1);
+		nbd_connection_finish(c, request, -ECANCELED);
+	}
+}
+
+/* The server has or may have what was sent, whatever becomes of the connection. */
+static void note_seen(struct nbd_connection *c)
+{
+	for (struct nbd_request *r = c->head; r && r != c->unsent; r = r->next)
+		r->seen = true;
+	if (c->unsent && c->transport->is_within_request(c))
+		c->unsent->seen = true;
+}
+
 /* Nothing counts as sent any more. */
 static unsigned unsend(struct nbd_connection *c)
 {
@@ -289,6 +324,7 @@ static unsigned unsend(struct nbd_connection *c)
 
 static void disconnect(struct nbd_connection *c, struct nbd_session *session)
 {
+	note_seen(c);
 	c->transport->close(c, session);
 	c->transport_state = NULL;
 	c->state = NBD_IDLE;
@@ -364,7 +400,7 @@ static const struct counter_field counter_fields[] = {
 	}
 	FIELD(connects), FIELD(reconnects),      FIELD(attempts_failed), FIELD(resent),
 	FIELD(timeouts), FIELD(protocol_errors), FIELD(crossings),       FIELD(sends),
-	FIELD(receives), FIELD(sent_bytes),      FIELD(received_bytes),
+	FIELD(receives), FIELD(sent_bytes),      FIELD(received_bytes),  FIELD(withdrawn),
 #undef FIELD
 };
 

@@ -30,6 +30,8 @@ struct nbd_request {
 	uint64_t submitted_ns; /* when it came to the connection */
 	int status;            /* on its way back to another reactor */
 	uint32_t slot;         /* the transport's, while sent */
+	uint32_t epoch;        /* of the channel, when it was submitted there */
+	bool seen;             /* sent, maybe in part, on a connection that is lost */
 	unsigned char header[NBD_REQUEST_SIZE];
 };
 
@@ -39,7 +41,7 @@ struct nbd_request {
 struct nbd_counters {
 	uint64_t connects, reconnects, attempts_failed;
 	uint64_t resent, timeouts, protocol_errors, crossings;
-	uint64_t sends, receives, sent_bytes, received_bytes;
+	uint64_t sends, receives, sent_bytes, received_bytes, withdrawn;
 };
 
 enum nbd_state { NBD_IDLE, NBD_CONNECTING, NBD_READY, NBD_BACKING_OFF };
@@ -88,6 +90,10 @@ struct nbd_connection *nbd_connection_create(struct nbd_disk *d, struct reactor 
 /* Goes on with session, which it takes, or, if that is NULL, begins to connect. */
 void nbd_connection_start(struct nbd_connection *c, struct nbd_session *session);
 void nbd_connection_submit(struct nbd_connection *c, struct nbd_request *request);
+
+/* Ends with -ECANCELED what the channel submitted up to that epoch and no server can have seen. */
+void nbd_connection_withdraw(struct nbd_connection *c, const struct nbd_channel *ch,
+			     uint32_t epoch);
 
 /* Finish what has been sent, say goodbye, connect afresh: to learn a new size. */
 void nbd_connection_renew(struct nbd_connection *c);

@@ -400,6 +400,11 @@ static int plain_is_within_request(const struct nbd_connection *c)
 	return p->sent > 0;
 }
 
+static void plain_forget(struct nbd_connection *c, struct nbd_request *request)
+{
+	slot_return(c->transport_state, request);
+}
+
 static void plain_close(struct nbd_connection *c, struct nbd_session *session)
 {
 	struct nbd_plain *p = c->transport_state;
@@ -413,6 +418,7 @@ const struct nbd_transport nbd_plain = {
 	.open = plain_open,
 	.send = plain_send,
 	.is_within_request = plain_is_within_request,
+	.forget = plain_forget,
 	.detach = plain_detach,
 	.attach = plain_attach,
 	.close = plain_close,

@@ -3,6 +3,7 @@
 #define STORAGE_NBD_TRANSPORT_H
 
 struct nbd_connection;
+struct nbd_request;
 struct nbd_session;
 
 /* All entries: the connection's home thread. */
@@ -17,6 +18,10 @@ struct nbd_transport {
 
 	/* Whether a part of c->unsent has been sent. */
 	int (*is_within_request)(const struct nbd_connection *c);
+
+	/* May be NULL: a request has a slot only once it counts as sent.  Takes the slot back from
+	 * one of which nothing has been sent. */
+	void (*forget)(struct nbd_connection *c, struct nbd_request *request);
 
 	/* Stop and start watching, to move to another reactor (c->reactor). */
 	void (*detach)(struct nbd_connection *c);

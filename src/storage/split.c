@@ -3,7 +3,7 @@
  * storage.c puts this filter above a layer that states a transfer_max or a clear_max; a URI may
  * name it too, to cut smaller.  A large request is sent down as one chunk after another in the same
  * storage_io, whose own values are kept in the io state and put back at the end.  The first error
- * ends it.
+ * ends it.  With its first chunk done a request is STORAGE_STARTED, so the rest is not withdrawn.
  *
  * A layer below may complete inside submit, so chunks follow each other in a loop, never by
  * recursion: completed() only notes the result while the loop is on the stack (`looping`).
@@ -24,9 +24,9 @@ struct split_state {
 };
 
 struct split_io {
-	uint64_t offset, length; /* the caller's, as are the next two */
+	uint64_t offset, length; /* the caller's, as are the next three */
 	const struct iovec *iov;
-	unsigned iov_count;
+	unsigned iov_count, flags;
 	bool whole;   /* not cut: nothing here but this is set */
 	bool looping; /* send_chunks() is on the stack */
 	bool below;   /* a chunk is on its way */
@@ -161,6 +161,7 @@ static void end(struct storage_layer_channel *ch, struct storage_io *io)
 {
 	struct split_io *s = storage_io_state(ch, io);
 
+	io->flags = s->flags;
 	io->offset = s->offset;
 	io->length = s->length;
 	io->iov = s->iov;
@@ -202,6 +203,7 @@ static void split_submit(struct storage_layer_channel *ch, struct storage_io *io
 	s->length = io->length;
 	s->iov = io->iov;
 	s->iov_count = io->iov_count;
+	s->flags = io->flags;
 	s->looping = false;
 	s->status = 0;
 	s->progress = 0;
@@ -220,6 +222,7 @@ static void split_completed(struct storage_layer_channel *ch, struct storage_io 
 	s->below = false;
 	s->status = status;
 	s->progress += io->length;
+	io->flags |= STORAGE_STARTED;
 	if (!s->looping)
 		send_chunks(ch, io);
 }

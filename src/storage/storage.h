@@ -26,6 +26,7 @@ enum storage_operation {
 
 enum storage_flag {
 	STORAGE_UNMAP = 1,	/* WRITE_ZEROES may deallocate */
+	STORAGE_STARTED = 2,	/* a part has been executed: storage_withdraw() leaves it alone */
 };
 
 /* Embedded at the end of the caller's request slot, which must give it storage_io_size() bytes at
@@ -81,6 +82,15 @@ void storage_channel_close(struct storage_channel *ch);		/* nothing in flight */
  * the disk ends with -ENOSPC, a misaligned one with -EINVAL, a write to a read-only disk with
  * -EROFS, an operation the disk lacks with -EOPNOTSUPP. */
 void storage_submit(struct storage_channel *ch, struct storage_io *io);
+
+/* Hands back what has not left us: every io of the channel that was submitted before this call and
+ * that no server and no kernel has seen (it waits in a filter, for a rate, for a connection) ends
+ * with -ECANCELED, in the way of any io; nothing of it has been executed or ever will be.  No io
+ * ends with that status otherwise.  Those that a server or a kernel may have seen, even on a
+ * connection that is lost, and those of which a part has been executed go on.  Returns before
+ * done runs; an io may come back from another thread, so a while later.  Idempotent.  The channel's
+ * reactor. */
+void storage_withdraw(struct storage_channel *ch);
 
 /* What a URI consists of, then "scheme:  what it is\n    option=...  help\n" for each provider and
  * filter, for --help. */

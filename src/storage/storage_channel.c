@@ -28,12 +28,18 @@ static void finish(struct storage_channel *ch, struct storage_io *io, int status
 	ch->completed_end = &io->next;
 }
 
+/* What was withdrawn has never happened, as a request and as an error. */
 static void count(struct storage_channel *ch, const struct storage_io *io)
 {
+	if (unlikely(io->status)) {
+		bool withdrawn = io->status == -ECANCELED;
+
+		counter_add(withdrawn ? &ch->counters.withdrawn : &ch->counters.errors, 1);
+		if (withdrawn)
+			return;
+	}
 	counter_add(&ch->counters.requests[io->operation], 1);
 	counter_add(&ch->counters.bytes[io->operation], io->length);
-	if (unlikely(io->status))
-		counter_add(&ch->counters.errors, 1);
 }
 
 /* The last done may close the channel: nothing of it is touched afterwards.  What completes while
@@ -96,6 +102,17 @@ void storage_submit(struct storage_channel *ch, struct storage_io *io)
 		ch->top->submit(ch->top, io);
 }
 
+/* From the bottom up: what lies deeper came earlier. */
+void storage_withdraw(struct storage_channel *ch)
+{
+	for (unsigned i = 0; i < ch->storage->layer_count; i++) {
+		struct storage_layer_channel *lc = &ch->layers[i];
+
+		if (lc->layer->provider->withdraw)
+			lc->layer->provider->withdraw(lc);
+	}
+}
+
 void storage_complete(struct storage_layer_channel *ch, struct storage_io *io, int status)
 {
 	struct storage_layer_channel *above = ch->above;
@@ -151,6 +168,7 @@ static const struct counter_field counter_fields[] = {
 	FIELD("discard_bytes", bytes[STORAGE_DISCARD]),
 	FIELD("write_zeroes_bytes", bytes[STORAGE_WRITE_ZEROES]),
 	FIELD("errors", errors),
+	FIELD("withdrawn", withdrawn),
 #undef FIELD
 };
 

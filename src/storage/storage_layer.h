@@ -40,7 +40,7 @@ struct storage_layer_channel {
 };
 
 struct storage_counters {
-	uint64_t requests[STORAGE_OPERATIONS], bytes[STORAGE_OPERATIONS], errors;
+	uint64_t requests[STORAGE_OPERATIONS], bytes[STORAGE_OPERATIONS], errors, withdrawn;
 };
 
 struct storage_channel {

@@ -45,6 +45,11 @@ struct storage_provider {
 	/* May be NULL: status passes upward unseen.  Filters only: the layer below has completed
 	 * io; end it with storage_complete() or send it down again with storage_forward(). */
 	void (*completed)(struct storage_layer_channel *ch, struct storage_io *io, int status);
+
+	/* May be NULL: nothing waits here.  storage_withdraw(): completes with -ECANCELED what
+	 * waits here, has never been sent on from here and is not STORAGE_STARTED; in the order of
+	 * submission.  No layer completes anything with that status otherwise. */
+	void (*withdraw)(struct storage_layer_channel *ch);
 };
 
 void *storage_layer_state(struct storage_layer *l);

@@ -172,6 +172,7 @@ struct load {
 	unsigned in_flight;
 	bool over;                /* atomic */
 	unsigned errors, mismatches;
+	unsigned withdrawn;       /* and submitted again */
 	int last_error;
 	uint64_t completed;       /* atomic */
 };
@@ -227,6 +228,11 @@ static inline void load_done(struct storage_io *io)
 	struct load_slot *s = *(struct load_slot **)((char *)io - 16);
 	struct load *l = s->load;
 
+	if (io->status == -ECANCELED) {
+		l->withdrawn++;
+		storage_submit(l->channel, io);
+		return;
+	}
 	l->busy[s->block] = false;
 	l->in_flight--;
 	__atomic_add_fetch(&l->completed, 1, __ATOMIC_RELAXED);
