@@ -91,9 +91,15 @@ static const struct virtio_device_type blk_type = {
 	.features = features,
 	.config_read = config_read,
 	.config_write = config_write,
+	.save_identity = blk_save_identity,
+	.save = blk_save,
+	.load = blk_load,
+	.records = blk_records,
 	.queue_start = blk_queue_start,
 	.queue_work = blk_queue_work,
 	.queue_stop = blk_queue_stop,
+	.queue_withdraw = blk_queue_withdraw,
+	.queue_again = blk_queue_again,
 };
 
 /* ---- life ---- */

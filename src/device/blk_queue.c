@@ -128,11 +128,22 @@ static void clear_failed_read(struct blk_slot *s)
 		iov_fill(c->iov + c->readable, c->writable, 0, 0, c->writable_bytes);
 }
 
+static void take(struct blk_queue *bq, struct virtqueue_chain *c);
+
+/* It has not left us.  A queue that shares the channel with one that is being stopped goes on. */
+static void withdrawn(struct blk_slot *s)
+{
+	if (!virtio_queue_park(s->queue->queue, s->chain))
+		take(s->queue, s->chain);
+}
+
 static void io_done(struct storage_io *io)
 {
 	struct blk_slot *s = CONTAINER_OF(io, struct blk_slot, io);
 
-	if (unlikely(io->status)) {
+	if (unlikely(io->status == -ECANCELED)) {
+		withdrawn(s);
+	} else if (unlikely(io->status)) {
 		clear_failed_read(s);
 		finish(s, status_of(io->status));
 	} else if (unlikely(s->range_next < s->range_count)) {
@@ -257,6 +268,20 @@ void blk_queue_work(struct virtio_queue *q)
 	bq->rules.size = storage_size(bq->blk->storage);
 	while (virtio_queue_take(q, &c))
 		take(bq, c);
+}
+
+/* ---- a stop within a bound ---- */
+
+void blk_queue_withdraw(struct virtio_queue *q)
+{
+	storage_withdraw(((struct blk_queue *)virtio_queue_state(q))->channel);
+}
+
+/* All of it, from its beginning: what it had done before it was withdrawn it may do twice, for the
+ * driver has not been told that it ended. */
+void blk_queue_again(struct virtio_queue *q, struct virtqueue_chain *c)
+{
+	take(virtio_queue_state(q), c);
 }
 
 /* ---- life ---- */

@@ -10,6 +10,9 @@
 #include "storage/storage.h"
 #include "virtio/virtio_queue.h"
 
+struct stream_reader;
+struct stream_writer;
+
 enum { BLK_CLEAR_MAX = 1 << 30 };	/* bytes of one range of DISCARD or WRITE_ZEROES */
 enum { BLK_SEGMENT_MAX = 1 << 20 };	/* bytes: size_max */
 enum { BLK_SEGMENTS_MAX = 254 };	/* seg_max, queue size permitting */
@@ -48,9 +51,18 @@ struct blk {
 	struct blk_queue queues[];
 };
 
+/* blk_migration.c: entries of struct virtio_device_type. */
+extern const char *const blk_records[];
+void blk_save_identity(const struct virtio_device *d, struct stream_writer *w);
+void blk_save(const struct virtio_device *d, struct stream_writer *w);
+int blk_load(struct virtio_device *d, const char *name, struct stream_reader *r, bool apply,
+	     struct error *e);
+
 /* blk_queue.c: the entries of struct virtio_device_type that run on a worker. */
 int blk_queue_start(struct virtio_queue *q, struct error *e);
 void blk_queue_work(struct virtio_queue *q);
 void blk_queue_stop(struct virtio_queue *q);
+void blk_queue_withdraw(struct virtio_queue *q);
+void blk_queue_again(struct virtio_queue *q, struct virtqueue_chain *c);
 
 #endif

@@ -72,6 +72,11 @@ uint64_t net_guest_features(const struct net *n)
 	return virtio_device_accepted(n->device) & guest_features;
 }
 
+uint64_t net_offload_features(void)
+{
+	return guest_features;
+}
+
 uint16_t net_header_size(const struct net *n)
 {
 	if (net_accepted(n, VIRTIO_NET_F_HASH_REPORT))
@@ -371,6 +376,10 @@ static const struct virtio_device_type net_type = {
 	.features = features,
 	.config_read = config_read,
 	.config_write = config_write,
+	.save_identity = net_save_identity,
+	.save = net_save,
+	.load = net_load,
+	.records = net_records,
 	.reset = reset,
 	.announce = net_announce,
 	.set_mtu = set_mtu,

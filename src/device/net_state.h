@@ -17,6 +17,9 @@
 #include "reactor/reactor.h"
 #include "virtio/virtio_queue.h"
 
+struct stream_reader;
+struct stream_writer;
+
 enum { NET_QUEUES_MAX = 2 * NET_PAIRS_MAX + 1 };
 
 struct net_numbers {
@@ -101,13 +104,22 @@ enum net_role net_role(const struct net *n, unsigned queue);
 uint16_t net_header_size(const struct net *n);	/* bytes before a frame, either way */
 bool net_accepted(const struct net *n, unsigned feature);
 uint64_t net_guest_features(const struct net *n);	/* those of them that can be switched off */
+uint64_t net_offload_features(void);	/* all that there are of them */
 void net_apply_offloads(struct net *n);		/* after a change of guest_offloads */
+int net_apply_steering(struct net *n, const struct network_steering *s);	/* 0 or -EINVAL */
 void net_reset_steering(struct net *n);	/* frames go where the port will, without hashes */
 void net_apply_active(struct net *n);	/* after a change of active, or of what is enabled */
 
 /* The queue's worker: nq->port is there until net_pair_close(). */
 int net_pair_open(struct net_queue *nq, struct error *e);
 void net_pair_close(struct net_queue *nq);
+
+/* net_migration.c: entries of struct virtio_device_type. */
+extern const char *const net_records[];
+void net_save_identity(const struct virtio_device *d, struct stream_writer *w);
+void net_save(const struct virtio_device *d, struct stream_writer *w);
+int net_load(struct virtio_device *d, const char *name, struct stream_reader *r, bool apply,
+	     struct error *e);
 
 /* net_announce.c: as in virtio_device_type.h; what is left of it: the first pair's worker. */
 void net_announce(struct virtio_device *d, const uint8_t *mac);

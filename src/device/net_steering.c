@@ -17,7 +17,7 @@ static bool read_data(const struct net_command *c, uint64_t at, void *to, size_t
 	return iov_copy_from(c->chain->iov, c->chain->readable, at, to, n) == n;
 }
 
-static int apply(struct net *n, const struct network_steering *s)
+int net_apply_steering(struct net *n, const struct network_steering *s)
 {
 	int status = network_port_set_steering(n->port, s);
 
@@ -31,7 +31,7 @@ void net_reset_steering(struct net *n)
 	static const struct network_steering none;
 
 	if (n->steering.hash_types || n->steering.by_table)
-		apply(n, &none);
+		net_apply_steering(n, &none);
 }
 
 /* From the key's length to the end of the command, of which nothing may be left. */
@@ -92,7 +92,7 @@ static int set_rss(const struct net_command *c)
 	struct network_steering s = { 0 };
 
 	if (!net_accepted(n, VIRTIO_NET_F_RSS) || read_rss(c, &s) || queues_named(&s) > n->pairs ||
-	    apply(n, &s))
+	    net_apply_steering(n, &s))
 		return -EINVAL;
 	atomic_store(&n->active, queues_named(&s));
 	net_apply_active(n);
@@ -110,7 +110,7 @@ static int set_hash(const struct net_command *c)
 	s.hash_types = load_le32(types);
 	if ((s.hash_types & ~FLOW_HASH_TYPES) || read_key(c, HASH_KEY, &s))
 		return -EINVAL;
-	return apply(c->nq->net, &s);
+	return net_apply_steering(c->nq->net, &s);
 }
 
 /* Frames keep their hashes, but no longer go by them. */
@@ -129,7 +129,7 @@ static int set_pairs(const struct net_command *c)
 		return -EINVAL;
 	s.by_table = false;
 	if (n->steering.by_table)
-		apply(n, &s);
+		net_apply_steering(n, &s);
 	atomic_store(&n->active, count);
 	net_apply_active(n);
 	return 0;

@@ -64,6 +64,7 @@ struct virtio_device *virtio_device_create(const struct virtio_device_type *type
 	d->control = o->control;
 	d->queue_size = o->queue_size;
 	d->link_model = o->link_model;
+	d->drain_ns = o->drain_ns ? o->drain_ns : VIRTIO_DRAIN_NS_DEFAULT;
 	d->ring_features = RING_FEATURES_LOW | (uint64_t)o->packed << VIRTIO_F_RING_PACKED |
 			   (uint64_t)o->in_order << VIRTIO_F_IN_ORDER;
 	d->config_task = (struct reactor_task){ .fn = config_task_run, .arg = d };
@@ -152,6 +153,11 @@ struct reactor *virtio_device_control(const struct virtio_device *d)
 	return d->control;
 }
 
+uint64_t virtio_device_drain_ns(const struct virtio_device *d)
+{
+	return d->drain_ns;
+}
+
 /* ---- features, status, configuration space ---- */
 
 uint64_t virtio_device_features(const struct virtio_device *d)
@@ -159,15 +165,23 @@ uint64_t virtio_device_features(const struct virtio_device *d)
 	return d->type->features(d) | d->ring_features | 1ull << VIRTIO_F_VERSION_1;
 }
 
-int virtio_device_accept(struct virtio_device *d, uint64_t features, struct error *e)
+int virtio_device_check_features(const struct virtio_device *d, uint64_t features, struct error *e)
 {
 	uint64_t unknown = features & ~virtio_device_features(d);
 
 	if (unknown)
 		return error_set(e, -EINVAL, "feature bit %d was not offered",
 				 __builtin_ctzll(unknown));
-	d->accepted = features;
 	return 0;
+}
+
+int virtio_device_accept(struct virtio_device *d, uint64_t features, struct error *e)
+{
+	int err = virtio_device_check_features(d, features, e);
+
+	if (!err)
+		d->accepted = features;
+	return err;
 }
 
 uint64_t virtio_device_accepted(const struct virtio_device *d)
@@ -287,16 +301,17 @@ void virtio_queue_set_inflight(struct virtio_device *d, unsigned index, void *re
 
 static void change_end(struct virtio_device *d, enum change_kind kind)
 {
-	struct virtio_change change = d->changes[kind];
+	struct virtio_change *change = &d->changes[kind];
+	struct reactor_task *done = change->done;
 
-	if (change.finish)
-		change.finish(d);
-	d->changes[kind] = (struct virtio_change){ .done = NULL };
-	reactor_defer(d->control, change.done);
+	if (change->finish && !change->finish(d))
+		return;
+	*change = (struct virtio_change){ .done = NULL };
+	reactor_defer(d->control, done);
 }
 
-static void change_begin(struct virtio_device *d, enum change_kind kind, struct reactor_task *done,
-			 void (*finish)(struct virtio_device *d))
+void virtio_change_begin(struct virtio_device *d, enum change_kind kind, struct reactor_task *done,
+			 bool (*finish)(struct virtio_device *d))
 {
 	assert(!d->changes[kind].done); /* one at a time: the caller waits for done */
 	d->changes[kind] = (struct virtio_change){ .done = done, .finish = finish };
@@ -307,25 +322,33 @@ static enum change_kind change_of(enum order_kind kind)
 	return kind == ORDER_MEMORY ? CHANGE_MEMORY : CHANGE_LIFE;
 }
 
-static void change_send(struct virtio_queue *q, enum order_kind kind)
+void virtio_change_send(struct virtio_queue *q, enum order_kind kind)
 {
 	q->device->changes[change_of(kind)].waiting++;
 	virtio_queue_send(q, &q->orders[change_of(kind)], kind);
+}
+
+void virtio_change_sent(struct virtio_device *d, enum change_kind kind)
+{
+	if (!d->changes[kind].waiting)
+		change_end(d, kind);
 }
 
 static void change_send_all(struct virtio_device *d, enum order_kind kind, bool only_started)
 {
 	for (unsigned i = 0; i < d->queue_count; i++)
 		if (d->queues[i].is_started || !only_started)
-			change_send(&d->queues[i], kind);
-	if (!d->changes[change_of(kind)].waiting)
-		change_end(d, change_of(kind));
+			virtio_change_send(&d->queues[i], kind);
+	virtio_change_sent(d, change_of(kind));
 }
 
 static void start_is_back(struct virtio_queue *q, const struct virtio_order *o)
 {
 	q->is_started = !o->status;
-	*q->start_status = o->status;
+	if (q->start_status)
+		*q->start_status = o->status;
+	else if (o->status && !q->device->resume_status)
+		q->device->resume_status = o->status;
 }
 
 void virtio_order_back(void *arg)
@@ -337,6 +360,8 @@ void virtio_order_back(void *arg)
 		start_is_back(o->queue, o);
 	else if (o->kind == ORDER_STOP || o->kind == ORDER_RESET)
 		o->queue->is_started = false;
+	else if (o->kind == ORDER_QUIESCE)
+		virtio_quiesce_is_back(o->queue, o);
 	if (!--d->changes[change_of(o->kind)].waiting)
 		change_end(d, change_of(o->kind));
 }
@@ -348,22 +373,22 @@ void virtio_queue_start(struct virtio_device *d, unsigned index, int *status,
 
 	assert(!q->is_started);
 	q->start_status = status;
-	change_begin(d, CHANGE_LIFE, done, NULL);
-	change_send(q, ORDER_START);
+	virtio_change_begin(d, CHANGE_LIFE, done, NULL);
+	virtio_change_send(q, ORDER_START);
 }
 
 void virtio_queue_stop(struct virtio_device *d, unsigned index, struct reactor_task *done)
 {
 	struct virtio_queue *q = queue_of(d, index);
 
-	change_begin(d, CHANGE_LIFE, done, NULL);
+	virtio_change_begin(d, CHANGE_LIFE, done, NULL);
 	if (q->is_started)
-		change_send(q, ORDER_STOP);
+		virtio_change_send(q, ORDER_STOP);
 	else
 		change_end(d, CHANGE_LIFE);
 }
 
-static void reset_finish(struct virtio_device *d)
+static bool reset_finish(struct virtio_device *d)
 {
 	d->accepted = 0;
 	d->status = 0;
@@ -372,22 +397,26 @@ static void reset_finish(struct virtio_device *d)
 		d->queues[i].position = (struct virtio_queue_position){ 0 };
 		d->queues[i].inflight = NULL;
 		d->queues[i].inflight_bytes = 0;
+		d->queues[i].left_count = 0;
+		d->queues[i].is_quiesced = false;
 	}
 	if (d->type->reset)
 		d->type->reset(d);
+	return true;
 }
 
 /* To all queues: behind the order in the mailbox nothing older is left. */
 void virtio_device_reset(struct virtio_device *d, struct reactor_task *done)
 {
-	change_begin(d, CHANGE_LIFE, done, reset_finish);
+	virtio_change_begin(d, CHANGE_LIFE, done, reset_finish);
 	change_send_all(d, ORDER_RESET, false);
 }
 
-static void memory_finish(struct virtio_device *d)
+static bool memory_finish(struct virtio_device *d)
 {
 	memory_map_release(d->old_map);
 	d->old_map = NULL;
+	return true;
 }
 
 /* What the queues see of it.  Without memory for the model's map they see nothing, and break. */
@@ -409,7 +438,7 @@ static struct memory_map *adopt_map(struct virtio_device *d, struct memory_map *
 void virtio_device_set_memory(struct virtio_device *d, struct memory_map *m,
 			      struct reactor_task *done)
 {
-	change_begin(d, CHANGE_MEMORY, done, memory_finish);
+	virtio_change_begin(d, CHANGE_MEMORY, done, memory_finish);
 	d->old_map = d->map;
 	d->map = adopt_map(d, m);
 	change_send_all(d, ORDER_MEMORY, false);
@@ -418,7 +447,7 @@ void virtio_device_set_memory(struct virtio_device *d, struct memory_map *m,
 void virtio_device_set_dirty_log(struct virtio_device *d, struct dirty_log *log,
 				 struct reactor_task *done)
 {
-	change_begin(d, CHANGE_LIFE, done, NULL);
+	virtio_change_begin(d, CHANGE_LIFE, done, NULL);
 	d->log = log;
 	change_send_all(d, ORDER_LOG, true);
 }

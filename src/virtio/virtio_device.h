@@ -21,6 +21,7 @@ struct link_model;
 struct memory_map;
 struct reactor;
 struct reactor_task;
+struct stream_writer;
 struct virtio_device;
 struct virtio_device_type;
 
@@ -33,7 +34,11 @@ struct virtio_device_options {
 	unsigned worker_count;
 	bool packed, in_order;		/* offered: VIRTIO_F_RING_PACKED, VIRTIO_F_IN_ORDER */
 	struct link_model *link_model;	/* a bus before all memory; borrowed; NULL: none */
+	uint64_t drain_ns; /* how long a migration's stop waits for requests; 0: the default */
 };
+
+/* A stop that ends, if no earlier, after this time. */
+#define VIRTIO_DRAIN_NS_DEFAULT (5000 * UINT64_C(1000000))
 
 /* state is the device type's own.  NULL with *e. */
 struct virtio_device *virtio_device_create(const struct virtio_device_type *type, void *state,
@@ -53,6 +58,7 @@ uint16_t virtio_device_queue_size_max(const struct virtio_device *d);
 size_t virtio_device_config_size(const struct virtio_device *d);
 struct reactor *virtio_device_queue_reactor(const struct virtio_device *d, unsigned index);
 struct reactor *virtio_device_control(const struct virtio_device *d);
+uint64_t virtio_device_drain_ns(const struct virtio_device *d);
 
 /* Offered features: the device type's and those of the rings.  accept: -EINVAL names the first
  * feature that was not offered. */
@@ -136,6 +142,36 @@ void virtio_queue_start(struct virtio_device *d, unsigned index, int *status,
 			struct reactor_task *done);
 void virtio_queue_stop(struct virtio_device *d, unsigned index, struct reactor_task *done);
 bool virtio_queue_is_started(const struct virtio_device *d, unsigned index);
+
+/* ---- migration ---- */
+
+struct virtio_quiesce {		/* the caller's, until done */
+	uint64_t patience_ns;	/* how long requests that a server may still execute are waited
+				 * for; UINT64_MAX: for ever */
+	/* Requests that have not left us may stay taken: virtio_device_save() writes them, or the
+	 * in-flight region has them.  Else they go back into the ring or are waited for. */
+	bool park;
+	/* 0; or -ETIMEDOUT: nothing has changed, the queues go on, and reason says why. */
+	int status;
+	char reason[160];
+};
+
+/* Stops one queue, or all that are started, at once and within bounds.  done: where the queues are
+ * is known, and all that was written is marked in the log.  What is not stopped by -ETIMEDOUT had
+ * requests at the storage that nobody may send again elsewhere. */
+void virtio_queue_quiesce(struct virtio_device *d, unsigned index, struct virtio_quiesce *how,
+			  struct reactor_task *done);
+void virtio_device_quiesce(struct virtio_device *d, struct virtio_quiesce *how,
+			   struct reactor_task *done);
+/* Starts the queues that virtio_device_quiesce() has stopped, or virtio_device_load() has prepared,
+ * where they stood.  *status: 0, or the first -errno; the reason is logged. */
+void virtio_device_resume(struct virtio_device *d, int *status, struct reactor_task *done);
+
+/* While quiesced: adds the records of all that a driver can see of the device. */
+void virtio_device_save(const struct virtio_device *d, struct stream_writer *w);
+/* After a reset, with a stream that virtio_device_save() alone has filled.  On an error, which *e
+ * tells, nothing has changed; else the device is as it was when it was saved: quiesced. */
+int virtio_device_load(struct virtio_device *d, const void *bytes, size_t n, struct error *e);
 
 /* Stops every queue and forgets features, status, queue set-up and eventfds; memory stays. */
 void virtio_device_reset(struct virtio_device *d, struct reactor_task *done);

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -123,24 +124,9 @@ void virtio_queue_want_kicks(struct virtio_queue *q, bool on)
 
 /* ---- stop ---- */
 
-static void send_back(struct virtio_queue *q, enum change_kind kind)
+void virtio_queue_send_back(struct virtio_queue *q, enum change_kind kind)
 {
 	reactor_post(q->device->control, &q->orders[kind].back);
-}
-
-/* Nothing in flight, nothing on its way: the stop is acknowledged. */
-static void stop_if_settled(struct virtio_queue *q)
-{
-	if (q->in_flight || !virtqueue_is_settled(q->ring))
-		return;
-	/* Nobody polls any more who would find out. */
-	if (unlikely(virtqueue_reason(q->ring) != NULL))
-		virtio_queue_break(q, virtqueue_reason(q->ring));
-	q->device->type->queue_stop(q);
-	virtqueue_position(q->ring, &q->position.available_index, &q->position.used_index);
-	virtqueue_stop(q->ring);
-	q->started = q->stopping = false;
-	send_back(q, CHANGE_LIFE);
 }
 
 static void flush_run(void *arg)
@@ -152,39 +138,26 @@ static void flush_run(void *arg)
 		virtqueue_abandon(q->ring, "stopped while its rings lie in no memory");
 	virtqueue_flush(q->ring);
 	if (unlikely(q->stopping))
-		stop_if_settled(q);
+		virtio_queue_stop_if_settled(q);
 }
 
-static void yield(struct virtio_queue *q)
+void virtio_queue_yield(struct virtio_queue *q)
 {
 	if (q->device->type->queue_yield)
 		q->device->type->queue_yield(q);
 }
 
-static void queue_rest_for_good(struct virtio_queue *q)
+void virtio_queue_rest_for_good(struct virtio_queue *q)
 {
 	reactor_poller_remove(&q->poller);
 	reactor_watch_remove(&q->kick);
 	reactor_timer_cancel(&q->look);
 }
 
-static void stop(struct virtio_queue *q)
-{
-	if (!q->started) {
-		send_back(q, CHANGE_LIFE);
-		return;
-	}
-	queue_rest_for_good(q);
-	q->stopping = true;
-	yield(q);
-	/* Also when nothing is in flight: what was returned in this turn is not published yet. */
-	reactor_defer(q->reactor, &q->flush);
-}
-
 /* ---- polling ---- */
 
 /* Whether there was anything to do: a ring may be full of buffers that nothing has come for. */
-static bool work(struct virtio_queue *q)
+bool virtio_queue_work(struct virtio_queue *q)
 {
 	q->budget = QUEUE_BUDGET;
 	q->device->type->queue_work(q);
@@ -212,7 +185,7 @@ static bool poll_remote(struct virtio_queue *q)
 	}
 	if (q->ready) {
 		q->ready = false;
-		work(q);
+		virtio_queue_work(q);
 		q->ready |= !q->budget;
 	}
 	return found;
@@ -235,7 +208,7 @@ static bool queue_poll(void *arg)
 		virtio_queue_break(q, virtqueue_reason(q->ring));
 		return false;
 	}
-	return work(q);
+	return virtio_queue_work(q);
 }
 
 static void look_is_due(void *arg)
@@ -451,11 +424,22 @@ static int ring_start(struct virtio_queue *q, struct error *e)
 		.device_iova = q->setup.device_iova,
 		.inflight = q->inflight,
 		.inflight_bytes = q->inflight_bytes,
+		.left = q->left,
+		.left_count = q->inflight ? 0 : q->left_count,
 	};
 
 	if (!q->orders[CHANGE_LIFE].map)
 		return error_set(e, -EFAULT, "no memory has been shared");
 	return virtqueue_start(q->ring, q->reactor, &setup, q->orders[CHANGE_LIFE].map, e);
+}
+
+void virtio_queue_look_again(struct virtio_queue *q)
+{
+	q->kicked = true;
+	q->ready = virtqueue_has_fetched(q->ring);
+	reactor_poller_add(q->reactor, &q->poller);
+	virtqueue_mute(q->ring);
+	kick_watch(q);
 }
 
 static int start(struct virtio_queue *q, struct error *e)
@@ -471,11 +455,10 @@ static int start(struct virtio_queue *q, struct error *e)
 		return err;
 	}
 	virtqueue_set_log(q->ring, q->orders[CHANGE_LIFE].log);
-	q->started = q->kicked = true;
-	q->ready = q->deaf = false;
-	reactor_poller_add(q->reactor, &q->poller);
-	virtqueue_mute(q->ring);
-	kick_watch(q);
+	q->started = true;
+	q->left_count = 0;
+	q->deaf = false;
+	virtio_queue_look_again(q);
 	virtqueue_set_interrupt(q->ring, q->eventfd[EVENTFD_INTERRUPT]);
 	if (q->enabled)
 		enable(q, true);
@@ -489,7 +472,7 @@ static void start_order(struct virtio_queue *q)
 	q->orders[CHANGE_LIFE].status = start(q, &e);
 	if (q->orders[CHANGE_LIFE].status)
 		log_error("%s: queue %u: %s", q->device->name, q->index, e.text);
-	send_back(q, CHANGE_LIFE);
+	virtio_queue_send_back(q, CHANGE_LIFE);
 }
 
 /* The mailbox may hold a descriptor that nobody will want any more. */
@@ -497,7 +480,7 @@ static void reset_order(struct virtio_queue *q)
 {
 	for (unsigned kind = 0; kind < EVENTFD_KINDS; kind++)
 		eventfd_replace(q, kind, -1);
-	stop(q);
+	virtio_queue_stop_order(q);
 }
 
 /* What lies in memory of another kind now has to be looked for in another way. */
@@ -515,21 +498,21 @@ static void change_memory(struct virtio_queue *q, struct memory_map *map)
 static void map_order(struct virtio_queue *q)
 {
 	if (q->started) {
-		yield(q);
+		virtio_queue_yield(q);
 		change_memory(q, q->orders[CHANGE_MEMORY].map);
 		q->kicked = true;
 		if (!q->stopping)
 			reactor_poller_wake(&q->poller);
 		reactor_defer(q->reactor, &q->flush);
 	}
-	send_back(q, CHANGE_MEMORY);
+	virtio_queue_send_back(q, CHANGE_MEMORY);
 }
 
 static void log_order(struct virtio_queue *q)
 {
 	if (q->started)
 		virtqueue_set_log(q->ring, q->orders[CHANGE_LIFE].log);
-	send_back(q, CHANGE_LIFE);
+	virtio_queue_send_back(q, CHANGE_LIFE);
 }
 
 static void order_run(void *arg)
@@ -541,7 +524,10 @@ static void order_run(void *arg)
 		start_order(o->queue);
 		break;
 	case ORDER_STOP:
-		stop(o->queue);
+		virtio_queue_stop_order(o->queue);
+		break;
+	case ORDER_QUIESCE:
+		virtio_queue_quiesce_order(o->queue);
 		break;
 	case ORDER_RESET:
 		reset_order(o->queue);
@@ -581,6 +567,7 @@ static void tasks_lay_out(struct virtio_queue *q)
 		.poll = queue_poll, .rest = queue_rest, .wake = queue_wake, .arg = q
 	};
 	q->look = (struct reactor_timer){ .fn = look_is_due, .arg = q };
+	q->patience = (struct reactor_timer){ .fn = virtio_queue_patience_is_over, .arg = q };
 	q->kick =
 		(struct reactor_watch){ .fd = -1, .events = POLLIN, .fn = queue_kicked, .arg = q };
 }
@@ -630,5 +617,6 @@ void virtio_queue_close(struct virtio_queue *q)
 			close(fd);
 	}
 	counter_group_remove(&q->group);
+	free(q->left);
 	virtqueue_free(q->ring);
 }

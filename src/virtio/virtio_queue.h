@@ -33,6 +33,10 @@ int virtio_queue_take(struct virtio_queue *q, struct virtqueue_chain **c);
 void virtio_queue_return(struct virtio_queue *q, struct virtqueue_chain *c, uint64_t written,
 			 uint8_t status);
 
+/* A request that came back unexecuted after queue_withdraw(): the chain stays taken until the stop
+ * decides on it.  False: there is no such stop (any more), begin the request again. */
+bool virtio_queue_park(struct virtio_queue *q, struct virtqueue_chain *c);
+
 /* There may be something for queue_work() that did not come through the ring. */
 void virtio_queue_wake(struct virtio_queue *q);
 

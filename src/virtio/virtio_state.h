@@ -9,6 +9,7 @@
 #ifndef VIRTIO_VIRTIO_STATE_H
 #define VIRTIO_VIRTIO_STATE_H
 
+#include <linux/virtio_config.h>
 #include <stdatomic.h>
 
 #include "base/counter.h"
@@ -22,7 +23,9 @@
 enum { QUEUE_BUDGET = 64 };	/* requests taken per turn */
 enum { MAILBOX_EMPTY = -2 };	/* -1 means "no descriptor", a message too */
 
-enum order_kind { ORDER_START, ORDER_STOP, ORDER_RESET, ORDER_MEMORY, ORDER_LOG };
+enum order_kind {
+	ORDER_START, ORDER_STOP, ORDER_QUIESCE, ORDER_RESET, ORDER_MEMORY, ORDER_LOG
+};
 
 /* Which changes exclude each other: a stop may take as long as its requests, memory must not wait
  * for it. */
@@ -34,7 +37,9 @@ struct virtio_order {
 	struct reactor_task there, back;
 	struct memory_map *map;		/* MEMORY, START: borrowed, the device holds it */
 	struct dirty_log *log;		/* LOG, START */
+	const struct virtio_quiesce *how;	/* QUIESCE: borrowed */
 	int status;			/* START: 0 or -errno */
+	unsigned waiting;		/* QUIESCE: requests that the storage kept; 0: stopped */
 };
 
 /* MOVED is a box only: an INTERRUPT that leads to the same place as the one before. */
@@ -54,7 +59,10 @@ struct virtio_queue {
 	size_t inflight_bytes;
 	bool is_started;
 	struct virtio_queue_position position;
-	int *start_status;			/* the caller's; borrowed until done */
+	int *start_status;			/* the caller's; borrowed until done; NULL: a resume */
+	bool is_quiesced;			/* to be started by a resume, where it stood */
+	uint16_t *left;				/* owned; chains for the next start: their ids */
+	unsigned left_count;			/* the worker's while it stops, as is left */
 	uint32_t *doorbell;		/* borrowed; NULL: none.  The worker's while started */
 	struct virtio_order orders[CHANGES];
 
@@ -70,6 +78,10 @@ struct virtio_queue {
 	struct reactor_watch kick;
 	struct reactor_task flush;
 	unsigned budget, in_flight;
+	/* While it quiesces. */
+	struct virtqueue_chain **parked;	/* owned; NULL: nothing is withdrawn */
+	unsigned parked_count;			/* of in_flight */
+	struct reactor_timer patience;
 	bool started, stopping, enabled;
 	bool deaf;				/* the device type wants no kicks */
 	bool kicked, ready;			/* remote rings only: look, pop */
@@ -98,6 +110,10 @@ struct virtio_device {
 	uint64_t ring_features;			/* offered */
 	struct link_model *link_model;		/* borrowed; NULL: none */
 	struct dirty_log *log;			/* borrowed */
+	uint64_t drain_ns;
+	struct virtio_quiesce *quiesce;		/* borrowed; under way; NULL: none */
+	int resume_status;			/* of the queues started again so far */
+	int *resumed;				/* the caller's, until done */
 
 	void (*config_changed)(void *arg);
 	void *config_changed_arg;
@@ -106,7 +122,8 @@ struct virtio_device {
 	struct virtio_change {			/* under way */
 		struct reactor_task *done;	/* NULL: none is */
 		unsigned waiting;		/* orders that have not come back */
-		void (*finish)(struct virtio_device *d);	/* NULL: nothing but done */
+		/* NULL: nothing but done.  False: it has sent orders, and is called again. */
+		bool (*finish)(struct virtio_device *d);
 	} changes[CHANGES];
 
 	struct log_limit log_limit;
@@ -118,6 +135,36 @@ int virtio_queue_open(struct virtio_device *d, unsigned index, struct reactor *w
 		      struct error *e);
 void virtio_queue_close(struct virtio_queue *q);
 void virtio_queue_send(struct virtio_queue *q, struct virtio_order *o, enum order_kind kind);
+
+/* virtio_queue.c, on the worker: nothing is looked at any more; it is looked at again. */
+void virtio_queue_rest_for_good(struct virtio_queue *q);
+void virtio_queue_look_again(struct virtio_queue *q);
+void virtio_queue_yield(struct virtio_queue *q);
+bool virtio_queue_work(struct virtio_queue *q);	/* whether there was anything to do */
+void virtio_queue_send_back(struct virtio_queue *q, enum change_kind kind);
+
+/* virtio_stop.c, on the worker: orders, and what may end them after each flush. */
+void virtio_queue_stop_order(struct virtio_queue *q);
+void virtio_queue_quiesce_order(struct virtio_queue *q);
+void virtio_queue_stop_if_settled(struct virtio_queue *q);
+void virtio_queue_patience_is_over(void *queue);
+
+/* virtio_device.c: changes that every queue acknowledges. */
+void virtio_change_begin(struct virtio_device *d, enum change_kind kind, struct reactor_task *done,
+			 bool (*finish)(struct virtio_device *d));
+void virtio_change_send(struct virtio_queue *q, enum order_kind kind);
+/* After the last order of a change was sent: it may have been none. */
+void virtio_change_sent(struct virtio_device *d, enum change_kind kind);
+
+/* Of a queue's record: it is to be started by a resume; it takes requests; it has met its end. */
+enum queue_flag { QUEUE_RUNS = 1, QUEUE_ENABLED = 2, QUEUE_BROKEN = 4 };
+
+/* virtio_device.c: as virtio_device_accept(), nothing changes. */
+int virtio_device_check_features(const struct virtio_device *d, uint64_t features,
+				 struct error *e);
+
+/* virtio_quiesce.c (control) */
+void virtio_quiesce_is_back(struct virtio_queue *q, const struct virtio_order *o);
 
 /* virtio_device.c: the order arg has come back (control). */
 void virtio_order_back(void *arg);

@@ -61,6 +61,7 @@ static void head_done(struct virtqueue *q)
 void chain_taken(struct virtqueue *q, struct chain_slot *s)
 {
 	counter_add(&q->numbers.chains, 1);
+	s->turn = q->turns++;
 	if (q->inflight && !q->packed)
 		inflight_take(q, s->chain.id);
 	s->chain.iov = s->iov;
@@ -180,6 +181,7 @@ int virtqueue_pop(struct virtqueue *q, struct virtqueue_chain **c)
 	s = slot_take(q, head);
 	if (unlikely(!s))
 		return -EPROTO;
+	s->again = has_resubmissions(q);
 	answer = split_ring_chain(q, s, head);
 	if (unlikely(answer == CHAIN_REMOTE))
 		return pop_remote(q, s, c);

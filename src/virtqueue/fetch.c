@@ -256,7 +256,8 @@ int fetch_pop(struct virtqueue *q, struct virtqueue_chain **c)
 	r->fifo_first++;
 	r->fifo_count--;
 	r->allotted--;
-	if (r->resubmits_out)
+	s->again = r->resubmits_out;
+	if (s->again)
 		r->resubmits_out--;
 	else
 		q->available_index++;

@@ -77,6 +77,15 @@ void inflight_return(struct virtqueue *q, unsigned head)
 	f->last_batch_head = head;
 }
 
+/* As if it had not been taken: of whatever is in flight it is the last. */
+void inflight_untake(struct virtqueue *q, const struct chain_slot *s)
+{
+	if (q->packed)
+		inflight_packed_untake(q, s);
+	else
+		region_of(q)->descriptor[s->chain.id].inflight = 0;
+}
+
 /* Clears the batch, newest first; its length is what the used ring has gained. */
 static void clear_batch(struct virtqueue *q, uint16_t count)
 {

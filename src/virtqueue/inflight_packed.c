@@ -147,6 +147,26 @@ void inflight_packed_return(struct virtqueue *q, const struct chain_slot *s)
 	q->batch.head = s->inflight;
 }
 
+/* In the order of a take, backward.  What old_free_head leads to is free, whatever else is said of
+ * it: that store decides. */
+void inflight_packed_untake(struct virtqueue *q, const struct chain_slot *s)
+{
+	struct inflight_packed *f = region_of(q);
+	uint16_t last = load(&f->entry[s->inflight].last);
+
+	if (last >= q->size) {
+		inconsistent(q);
+		return;
+	}
+	f->entry[last].next = q->batch.free_head;
+	ordered();
+	f->free_head = q->batch.free_head = s->inflight;
+	ordered();
+	f->old_free_head = s->inflight;
+	ordered();
+	f->entry[s->inflight].inflight = 0;
+}
+
 void inflight_packed_prepare(struct virtqueue *q)
 {
 	struct inflight_packed *f = region_of(q);

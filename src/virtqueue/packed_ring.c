@@ -37,6 +37,15 @@ void packed_ring_advance(const struct virtqueue *q, struct packed_place *place, 
 	place->at = at;
 }
 
+void packed_ring_go_back(const struct virtqueue *q, struct packed_place *place, unsigned count)
+{
+	if (place->at < count) {
+		place->at += q->size;
+		place->wrap = !place->wrap;
+	}
+	place->at -= count;
+}
+
 static struct packed_place place_of(uint16_t position)
 {
 	return (struct packed_place){ .at = position & PLACE_MASK, .wrap = position & PLACE_WRAP };

@@ -7,6 +7,7 @@
  *   chain_map.c   such a list in mapped memory made into segments
  *   split_ring.c  available and used ring of mapped memory (virtio 1.3, 2.7)
  *   packed_ring.c descriptor ring of mapped memory (virtio 1.3, 2.8)
+ *   untake.c      what was taken and not begun goes back, before a stop
  *   inflight*.c   the region that survives us (vhost-user INFLIGHT_SHMFD), of either ring
  *   fetch*.c      remote memory: rings, descriptors, header and payload on their way to us
  *   deliver.c     remote memory: payload, status and used elements on their way back
@@ -58,6 +59,7 @@ struct chain_slot {
 	uint16_t descriptors;		/* packed: of the ring that the chain takes up */
 	uint16_t inflight;		/* packed: its entry in the region */
 	bool again;			/* a former process had taken it */
+	uint16_t turn;			/* of q->turns, when it was taken */
 	uint64_t returned_bytes;
 	uint16_t segments;		/* entries used of iov and iova */
 	uint16_t iov_max;
@@ -135,6 +137,7 @@ struct virtqueue {
 	uint16_t published_index;	/* what the driver sees */
 	bool packed, in_order, event_index, indirect, listening, started;
 	bool homeless;			/* the present memory has not all of the rings */
+	uint16_t turns;			/* chains taken since the start */
 	int interrupt;			/* borrowed; -1: none */
 	struct map_epoch *epoch;	/* owned: the present one; &nowhere: none */
 	struct chain_slot *slots;	/* owned, size_max; NULL until the first start */
@@ -244,6 +247,7 @@ bool packed_ring_listen(struct virtqueue *q);
 void packed_ring_mute(struct virtqueue *q);
 /* Shared with the remote side. */
 void packed_ring_advance(const struct virtqueue *q, struct packed_place *place, unsigned count);
+void packed_ring_go_back(const struct virtqueue *q, struct packed_place *place, unsigned count);
 bool packed_ring_shows(const struct vring_packed_desc *d, bool wrap);
 void packed_ring_fill_used(struct vring_packed_desc *d, unsigned id, uint32_t length, bool wrap);
 /* Stores one used descriptor into the mapped ring: its flags last, and once. */
@@ -280,6 +284,7 @@ int inflight_recover(struct virtqueue *q, void *region, size_t bytes, struct err
 void inflight_take(struct virtqueue *q, unsigned head);
 void inflight_return(struct virtqueue *q, unsigned head);
 void inflight_publish(struct virtqueue *q);
+void inflight_untake(struct virtqueue *q, const struct chain_slot *s);	/* either ring's */
 
 /* inflight_packed.c: of a mapped ring; remote ones are not tracked. */
 size_t inflight_packed_size(uint16_t size);
@@ -287,6 +292,7 @@ int inflight_packed_recover(struct virtqueue *q, void *region, struct error *e);
 /* Of the chain whose descriptors are in q->walk, but for the last one.  0 or -EPROTO. */
 int inflight_packed_take(struct virtqueue *q, struct chain_slot *s, const struct vring_desc *last);
 void inflight_packed_return(struct virtqueue *q, const struct chain_slot *s);
+void inflight_packed_untake(struct virtqueue *q, const struct chain_slot *s);
 void inflight_packed_prepare(struct virtqueue *q);	/* just before the batch is published */
 void inflight_packed_publish(struct virtqueue *q);	/* just after */
 /* The next chain to hand out again: as packed_ring_walk(). */

@@ -347,11 +347,33 @@ static void begin_at(struct virtqueue *q, const struct virtqueue_setup *s)
 	q->used_index = q->published_index = s->available_index;
 	packed_ring_begin(q);
 	q->resubmit_count = q->resubmit_next = 0;
+	q->turns = 0;
 	q->inflight = NULL;
 	q->batch = (struct inflight_batch){ 0 };
 	q->reason = NULL;
 	q->homeless = false;
 	q->losses_seen = guarded_mapping_losses();
+}
+
+/* They are a part of what lies between the used index and the available one. */
+static int take_up_left(struct virtqueue *q, struct error *e)
+{
+	const struct virtqueue_setup *s = &q->setup;
+
+	if (s->left_count && q->packed)
+		return error_set(e, -EINVAL, "a packed ring with %u requests left behind",
+				 s->left_count);
+	for (unsigned i = 0; i < s->left_count; i++) {
+		if (s->left[i] >= q->size)
+			return error_set(e, -EINVAL, "a request left behind at descriptor %u",
+					 s->left[i]);
+		q->resubmit[i] = (struct resubmission){ .head = s->left[i] };
+	}
+	q->resubmit_count = s->left_count;
+	if (!q->used)
+		q->used_index = q->published_index = q->available_index - s->left_count;
+	counter_add(&q->numbers.resubmitted, q->resubmit_count);
+	return 0;
 }
 
 /* What the driver sees as used is the truth; a former process may have ended behind it. */
@@ -360,12 +382,12 @@ static int take_over(struct virtqueue *q, const struct memory_map *map, struct e
 	int err;
 
 	if (q->packed && !stays_mapped(map))
-		return 0;
+		return take_up_left(q, e);
 	if (q->used && !q->packed)
 		q->used_index = q->published_index = __atomic_load_n(&q->used->idx,
 								     __ATOMIC_ACQUIRE);
 	if (!q->setup.inflight)
-		return 0;
+		return take_up_left(q, e);
 	err = inflight_recover(q, q->setup.inflight, q->setup.inflight_bytes, e);
 	if (err)
 		return err;

@@ -63,6 +63,10 @@ struct virtqueue_setup {
 	 * available_index and used_index, which nobody may know after a crash. */
 	void *inflight;
 	size_t inflight_bytes;		/* at least virtqueue_inflight_size(size, packed) */
+	/* Of a split ring without such a region: chains that virtqueue_leave() left, by their ids,
+	 * in their order.  They are handed out first.  Borrowed for the call. */
+	const uint16_t *left;
+	uint16_t left_count;
 };
 
 struct virtqueue *virtqueue_create(const struct virtqueue_options *options, struct error *e);
@@ -73,6 +77,22 @@ void virtqueue_free(struct virtqueue *q);	/* stopped; NULL is ignored */
  * which it had taken them.  -EINVAL, or -EFAULT when a ring does not lie in the map. */
 int virtqueue_start(struct virtqueue *q, struct reactor *r, const struct virtqueue_setup *setup,
 		    struct memory_map *map, struct error *e);
+/* Before a stop: what was taken and never begun goes back.  Of `count` chains, in any order, those
+ * are untaken that the driver made available last of all: the ring is as if nobody had looked at
+ * them.  Between them and the end none may have come back.  The number of the others: they are the
+ * first of chains[] then, in the order in which they were taken, and still out.  The queue is
+ * settled but for that. */
+unsigned virtqueue_untake(struct virtqueue *q, struct virtqueue_chain **chains, unsigned count);
+/* Whether the queue's next start can hand out again what is still out now. */
+bool virtqueue_can_leave(const struct virtqueue *q);
+/* Lets go of chains that are still out, all there are, for the next start to hand out again: their
+ * ids, in order, and those of chains that this start was to hand out again and has not, for
+ * setup.left.  ids has room for one per descriptor; how many there are. */
+unsigned virtqueue_leave(struct virtqueue *q, struct virtqueue_chain **chains, unsigned count,
+			 uint16_t *ids);
+/* Whether there are such, mapped ones, still to be handed out again. */
+bool virtqueue_has_left(const struct virtqueue *q);
+
 /* No chain is out and virtqueue_is_settled(). */
 void virtqueue_stop(struct virtqueue *q);
 void virtqueue_position(const struct virtqueue *q, uint16_t *available, uint16_t *used);
