@@ -4,7 +4,7 @@
  *	device		what it is: both sides must agree on it
  *	features	what the driver has accepted
  *	status		the driver's word, and whether the device needs a reset
- *	queue		one per queue that the driver has set up: where it is, how far it is, what is parked
+ *	queue		one per queue that the driver has set up: where, how far, what is parked
  *	...		the device type's, and the transport's
  *
  * A loading goes over the stream twice.  First everything is checked, each record against what this

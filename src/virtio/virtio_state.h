@@ -59,7 +59,7 @@ struct virtio_queue {
 	size_t inflight_bytes;
 	bool is_started;
 	struct virtio_queue_position position;
-	int *start_status;			/* the caller's; borrowed until done; NULL: a resume */
+	int *start_status;			/* the caller's, until done; NULL: a resume */
 	bool is_quiesced;			/* to be started by a resume, where it stood */
 	uint16_t *left;				/* owned; chains for the next start: their ids */
 	unsigned left_count;			/* the worker's while it stops, as is left */
