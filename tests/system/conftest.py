@@ -55,7 +55,7 @@ def pytest_configure():
 
 
 # By how long they take: lanes that begin with these end at about the same time.
-LONGEST = ["test_vfio_user", "test_net", "test_verify", "test_crash", "test_vfio_user_machines",
+LONGEST = ["test_vfio_user", "test_migration", "test_net", "test_verify", "test_crash", "test_vfio_user_machines",
            "test_net_ports", "test_net_vxlan", "test_net_tap", "test_boot"]
 
 

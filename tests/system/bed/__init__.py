@@ -4,6 +4,7 @@ from . import fio
 from .accelerator import accelerator
 from .boot_disk import make_boot_disk
 from .guest import Guest
+from .migration import Migration
 from .namespace import Namespace, Unavailable
 from .nbd_server import NbdServer, QemuNbdServer
 from .open_vswitch import OpenVSwitch
@@ -14,7 +15,8 @@ from .report import Sums, report_lines
 from .virtual_machine import (QEMU, Disk, Nic, PciDisk, VirtualMachine, qemu_version,
                               vfio_user_qemu)
 
-__all__ = ["Disk", "Guest", "Namespace", "NbdServer", "Nic", "OpenVSwitch", "Outboard", "PciDisk", "Process", "QEMU",
+__all__ = ["Disk", "Guest", "Migration",
+           "Namespace", "NbdServer", "Nic", "OpenVSwitch", "Outboard", "PciDisk", "Process", "QEMU",
            "QemuNbdServer", "QmpError", "Sums", "Unavailable", "VirtualMachine",
            "accelerator", "cpu_ticks", "fio", "make_boot_disk", "qemu_version",
            "report_lines", "vfio_user_qemu",

@@ -1,5 +1,6 @@
 """The host's side of /usr/local/sbin/guest-agent."""
 import base64
+import contextlib
 import select
 import socket
 import time
@@ -88,6 +89,14 @@ class Agent:
         while data:
             select.select([], [self.socket], [], 10)
             data = data[self.socket.send(data):]
+
+    def follow(self, other):
+        """The agent has moved from the port that the other one is connected to to this one's."""
+        with contextlib.suppress(ConnectionError):
+            while select.select([other.socket], [], [], 0)[0]:
+                other._receive(0)       # pylint: disable=protected-access
+        self.received = other.received + self.received
+        self.number = other.number
 
     def close(self):
         self.socket.close()

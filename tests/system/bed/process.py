@@ -39,8 +39,8 @@ class Process:
     def start(self):
         assert not self.running, f"{self.arguments[0]} runs already"
         with open(self.log, "ab") as log:
-            self.popen = subprocess.Popen(self.arguments, stdin=subprocess.DEVNULL, stdout=log,
-                                          stderr=subprocess.STDOUT, **self.options)
+            self.popen = subprocess.Popen(self.arguments, stdout=log, stderr=subprocess.STDOUT,
+                                          **{"stdin": subprocess.DEVNULL, **self.options})
         return self
 
     @property

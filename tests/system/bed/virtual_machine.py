@@ -121,8 +121,11 @@ class Nic(Disk):
     """A network device over vhost-user; queues: pairs of them."""
     name: str = "net0"
     queues: int = 1
+    reconnects: bool = False
 
     def chardev_arguments(self):
+        if self.reconnects:
+            return super().chardev_arguments()
         return ["-chardev", f"socket,id={self.name}-socket,path={self.socket}"]
 
     def device_arguments(self):
@@ -144,14 +147,17 @@ class VirtualMachine(Process):
     of the guest's image on a disk of QEMU's own, and the disks under test are attached later.
     qemu: the program, if not the machine's own.  shared: devices may map the guest's memory.
     disks: what is there from the start.  boots_by: "kernel", which QEMU loads, or the firmware
-    ("seabios", "ovmf") that has to find a boot disk among disks."""
+    ("seabios", "ovmf") that has to find a boot disk among disks.  memory: megabytes.  drive: QEMU's
+    own disk, a qcow2 image that is written to.  incoming: waits for another one to migrate here."""
 
     def __init__(self, directory, guest, root=None, name="vm", quick=True, cpus=4,
                  kernel_options="", console=None, qemu=QEMU, shared=True,
-                 disks=(), boots_by="kernel"):
+                 disks=(), boots_by="kernel", memory=512, drive=None, incoming=False):
         self.directory = str(directory)
         self.guest = guest
         self.root = root
+        self.drive = f"file={drive},format=qcow2" if drive else \
+            f"file={guest.disk},format=raw,snapshot=on"
         self.name = name
         self.quick = quick
         self.console_log = self._path("console.log")
@@ -159,22 +165,23 @@ class VirtualMachine(Process):
         self.agent = None
         self.ports = {}
         self.plugged = 0
-        super().__init__([qemu, *self._memory(shared),
+        super().__init__([qemu, *self._memory(shared, memory),
                           *self._boot_arguments(boots_by, quick, kernel_options),
                           *self._arguments(cpus, console),
                           *(argument for disk in disks
-                            for argument in disk.chardev_arguments() + disk.device_arguments())],
+                            for argument in disk.chardev_arguments() + disk.device_arguments()),
+                          *(["-incoming", "defer"] if incoming else [])],
                          self._path("qemu.log"))
 
     def _path(self, name):
         return os.path.join(self.directory, f"{self.name}-{name}")
 
     @staticmethod
-    def _memory(shared):
+    def _memory(shared, megabytes):
         if not shared:
-            return ["-machine", "q35", "-m", "512M"]
-        return ["-machine", "q35,memory-backend=mem", "-m", "512M",
-                "-object", "memory-backend-memfd,id=mem,size=512M,share=on"]
+            return ["-machine", "q35", "-m", f"{megabytes}M"]
+        return ["-machine", "q35,memory-backend=mem", "-m", f"{megabytes}M",
+                "-object", f"memory-backend-memfd,id=mem,size={megabytes}M,share=on"]
 
     def _boot_arguments(self, boots_by, quick, kernel_options):
         if boots_by == "kernel":
@@ -197,7 +204,7 @@ class VirtualMachine(Process):
             "-serial", "chardev:agent",
             "-qmp", f"unix:{self._path('qmp.sock')},server=on,wait=off"]
         if self.root is None:
-            arguments += ["-drive", f"file={self.guest.disk},format=raw,if=virtio,snapshot=on"]
+            arguments += ["-drive", f"{self.drive},if=virtio"]
         else:
             arguments += self.root.chardev_arguments() + self.root.device_arguments()
         for number in range(HOT_PLUG_PORTS):
@@ -286,6 +293,10 @@ class VirtualMachine(Process):
         """The reset button."""
         self.qmp.execute("system_reset")
         return self.wait_ready(timeout)
+
+    def take_over(self, source):
+        """The guest has migrated here from there: what its agent had said there, it has said."""
+        self.agent.follow(source.agent)
 
     def power_off(self, timeout=60):
         """Shuts the guest down cleanly, from within."""

@@ -1,0 +1,60 @@
+"""Live migration of one QEMU's guest to another."""
+import time
+
+from .process import wait_until
+
+ENDS = ("completed", "failed", "cancelled")
+
+
+class Migration:
+    """From one running virtual machine to one that was started with incoming=True.  The socket is a
+    path that nobody uses yet."""
+
+    def __init__(self, source, destination, socket, downtime_ms=500, bandwidth=1 << 30):
+        self.source = source
+        self.destination = destination
+        self.address = f"unix:{socket}"
+        self.parameters = {"downtime-limit": downtime_ms, "max-bandwidth": bandwidth}
+        self.begun = None
+        self.ended = None
+
+    def start(self):
+        self.destination.qmp.execute("migrate-incoming", uri=self.address)
+        self.source.qmp.execute("migrate-set-parameters", **self.parameters)
+        self.begun = time.time()
+        self.source.qmp.execute("migrate", uri=self.address)
+        return self
+
+    def set_bandwidth(self, bandwidth):
+        self.source.qmp.execute("migrate-set-parameters", **{"max-bandwidth": bandwidth})
+
+    def cancel(self):
+        self.source.qmp.execute("migrate_cancel")
+
+    def state(self):
+        """What the source says of it: "status" and, once it is known, "total-time", "downtime"."""
+        return self.source.qmp.execute("query-migrate")
+
+    def wait(self, timeout=60):
+        """Until it is over, one way or another; returns the last state()."""
+        def over():
+            self.source.check_running()
+            state = self.state()
+            return state if state.get("status") in ENDS else None
+        state = wait_until(over, timeout, "the migration")
+        self.ended = time.time()
+        return state
+
+    def move(self, timeout=60):
+        """It is to succeed, and the guest goes on at the destination; returns the last state()."""
+        state = self.start().wait(timeout)
+        assert state["status"] == "completed", \
+            f"{state}\nsource: {self.source.output()}\ndestination: {self.destination.output()}"
+        self.wait_resumed()
+        return state
+
+    def wait_resumed(self):
+        """The destination has the guest."""
+        wait_until(lambda: self.destination.qmp.execute("query-status")["running"], 30,
+                   "the guest to go on at the destination")
+        self.destination.take_over(self.source)
