@@ -12,6 +12,7 @@
 #include "control/settings.h"
 #include "network/network_port.h"
 #include "storage/storage.h"
+#include "virtio/virtio_features.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -49,9 +50,13 @@ struct topic {
 };
 
 static const struct topic topics[] = {
-	{ "blk", help_print_blk },       { "net", help_print_net },
-	{ "serve", help_print_serve },   { "disks", storage_print_help },
-	{ "ports", network_print_help }, { "config", help_print_config },
+	{ "blk", help_print_blk },
+	{ "net", help_print_net },
+	{ "serve", help_print_serve },
+	{ "disks", storage_print_help },
+	{ "ports", network_print_help },
+	{ "config", help_print_config },
+	{ "features", virtio_features_print_help },
 };
 
 static int run_help(int count, char *const *arguments)

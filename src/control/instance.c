@@ -137,6 +137,10 @@ static int create_device(struct instance *i, struct reactor **workers, unsigned 
 		.link_model = i->link_model,
 	};
 
+	int err = settings_masked_features(s, &options.masked, e);
+
+	if (err)
+		return err;
 	return i->port ? create_net(i, &options, e) : create_blk(i, &options, e);
 }
 

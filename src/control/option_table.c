@@ -137,6 +137,11 @@ const struct program_option option_table[] = {
 	{ "in-order", OPTION_CHOICE, OF_DEVICE(in_order), .places = EVERY_DEVICE, .value = "CHOICE",
 	  .choices = on_off, .preset_text = "off",
 	  .help = "offer to use requests in the order in which the driver makes them available" },
+	{ "features", OPTION_TEXT, OF_DEVICE(features), .places = EVERY_DEVICE, .value = "LIST",
+	  .check = check_not_empty, .preset_help = "all that the device can do",
+	  .help = "offer less, so that a driver's choice fits another device that the VM comes "
+		  "from or goes to: -packed,-event_idx or only:flush,mq (see \"outboard help "
+		  "features\")" },
 	{ "link-model", OPTION_TEXT, OF_DEVICE(link_model), .places = EVERY_DEVICE, .value = "TEXT",
 	  .check = check_not_empty,
 	  .help = "put a modelled bus before the guest's memory, for experiments: "

@@ -7,9 +7,11 @@
 #include "device/net.h"
 #include "link/link_model.h"
 #include "pci/pci_function.h"
+#include "virtio/virtio_features.h"
 
 #include <ctype.h>
 #include <errno.h>
+#include <linux/virtio_ids.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -186,6 +188,17 @@ static int check_link_model(const struct device_settings *d, const char *dashes,
 	return error_wrap(e, "%slink-model", dashes);
 }
 
+static int check_features(const struct device_settings *d, const char *dashes, const char **name,
+			  struct error *e)
+{
+	uint64_t masked;
+
+	if (!settings_masked_features(d, &masked, e))
+		return 0;
+	*name = "features";
+	return error_wrap(e, "%sfeatures", dashes);
+}
+
 int settings_complete_device(struct device_settings *d, const char *dashes, const char **name,
 			     struct error *e)
 {
@@ -198,7 +211,8 @@ int settings_complete_device(struct device_settings *d, const char *dashes, cons
 		err = settings_is_type(d, "net") ? check_port(d, dashes, e)
 						 : settle_disk(d, dashes, name, e);
 	err = err ? err : check_socket(d, dashes, name, e);
-	return err ? err : check_link_model(d, dashes, name, e);
+	err = err ? err : check_link_model(d, dashes, name, e);
+	return err ? err : check_features(d, dashes, name, e);
 }
 
 static bool same_text(const char *a, const char *b)
@@ -236,6 +250,13 @@ int settings_check_unique(const struct program_settings *s, unsigned index, cons
 		}
 	}
 	return 0;
+}
+
+int settings_masked_features(const struct device_settings *d, uint64_t *masked, struct error *e)
+{
+	uint32_t device_id = settings_is_type(d, "net") ? VIRTIO_ID_NET : VIRTIO_ID_BLOCK;
+
+	return virtio_features_parse(device_id, d->features, masked, e);
 }
 
 static const char *card_of(const struct device_settings *d)

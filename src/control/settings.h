@@ -21,6 +21,7 @@ struct device_settings {
 	char *port;	/* URI */
 	char *mac;	/* NULL: follows from the name */
 	char *packed, *in_order;	/* "on" or "off" */
+	char *features;			/* as virtio_features_parse() takes it; NULL: all */
 	int64_t fd; /* -1: none */
 	int64_t vectors; /* -1: queues + 1 */
 	int64_t queues, queue_size;	/* queues: of a network device, pairs; 0 until completed */
@@ -56,6 +57,10 @@ int settings_complete_device(struct device_settings *d, const char *dashes, cons
 /* Checks that device `index` shares nothing with an earlier one that two cannot share; likewise. */
 int settings_check_unique(const struct program_settings *s, unsigned index, const char **name,
 			  struct error *e);
+
+/* The features that the device must not offer.  0, or -EINVAL, which settings_complete_device() has
+ * found before. */
+int settings_masked_features(const struct device_settings *d, uint64_t *masked, struct error *e);
 
 /* Whether a device is of this type: "blk" where none is given. */
 bool settings_is_type(const struct device_settings *d, const char *type);

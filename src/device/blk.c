@@ -66,7 +66,7 @@ static int config_write(struct virtio_device *d, size_t offset, const void *from
 	uint8_t value;
 
 	if (offset != offsetof(struct virtio_blk_config, wce) || n != 1 ||
-	    !(features(d) & 1ull << VIRTIO_BLK_F_CONFIG_WCE))
+	    !(virtio_device_features(d) & 1ull << VIRTIO_BLK_F_CONFIG_WCE))
 		return -EINVAL;
 	memcpy(&value, from, 1);
 	if (value > 1)
@@ -163,6 +163,21 @@ static void config_fill(struct blk *b, const struct blk_options *o,
 	set_clear_limits(c, limits);
 }
 
+/* A driver that does not know these would send what must fail. */
+static int check_mask(const struct blk_options *o, const struct virtio_device_options *d,
+		      struct error *e)
+{
+	const struct storage_limits *limits = storage_limits(o->storage);
+	uint32_t block_size = o->block_size ? o->block_size : limits->block_size;
+
+	if ((o->read_only || limits->read_only) && d->masked & 1ull << VIRTIO_BLK_F_RO)
+		return error_set(e, -EINVAL, "features: ro is needed: the disk is read-only");
+	if (block_size > 512 && d->masked & 1ull << VIRTIO_BLK_F_BLK_SIZE)
+		return error_set(e, -EINVAL, "features: blk_size is needed: blocks of %u bytes",
+				 block_size);
+	return 0;
+}
+
 static int check_options(const struct blk_options *o, const struct virtio_device_options *d,
 			 struct error *e)
 {
@@ -210,7 +225,7 @@ struct blk *blk_create(const struct blk_options *o, const struct virtio_device_o
 {
 	struct blk *b;
 
-	if (check_options(o, d, e))
+	if (check_options(o, d, e) || check_mask(o, d, e))
 		return NULL;
 	/* most of it is histograms, of which most see no request */
 	b = pages_allocate(blk_bytes(d->queues));

@@ -96,7 +96,7 @@ static void next_range(struct blk_slot *s)
 {
 	struct blk_range *r = &ranges_of(s->queue, s->chain->id)[s->range_next++];
 
-	s->io.flags = r->unmap ? STORAGE_UNMAP : 0;
+	s->io.flags = (r->unmap ? STORAGE_UNMAP : 0) | (s->submitted ? STORAGE_STARTED : 0);
 	if (s->kind == BLK_DISCARD) {
 		counter_add(&s->queue->numbers.bytes_discarded, r->length);
 		submit(s, STORAGE_DISCARD, r->offset, r->length);
@@ -150,6 +150,7 @@ static void io_done(struct storage_io *io)
 		next_range(s);
 	} else if (unlikely(needs_flush(s))) {
 		s->flushing = true;
+		s->io.flags |= STORAGE_STARTED;
 		submit(s, STORAGE_FLUSH, 0, 0);
 	} else {
 		finish(s, VIRTIO_BLK_S_OK);

@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "link/memory_map.h"
+#include "virtio/virtio_features.h"
 #include "virtio/virtio_state.h"
 
 /* VIRTIO_F_ANY_LAYOUT is for legacy drivers: we never assume where a header ends (2.7.4.1). */
@@ -65,6 +66,7 @@ struct virtio_device *virtio_device_create(const struct virtio_device_type *type
 	d->queue_size = o->queue_size;
 	d->link_model = o->link_model;
 	d->drain_ns = o->drain_ns ? o->drain_ns : VIRTIO_DRAIN_NS_DEFAULT;
+	d->masked = o->masked;
 	d->ring_features = RING_FEATURES_LOW | (uint64_t)o->packed << VIRTIO_F_RING_PACKED |
 			   (uint64_t)o->in_order << VIRTIO_F_IN_ORDER;
 	d->config_task = (struct reactor_task){ .fn = config_task_run, .arg = d };
@@ -162,7 +164,14 @@ uint64_t virtio_device_drain_ns(const struct virtio_device *d)
 
 uint64_t virtio_device_features(const struct virtio_device *d)
 {
-	return d->type->features(d) | d->ring_features | 1ull << VIRTIO_F_VERSION_1;
+	uint64_t features = d->type->features(d) | d->ring_features | 1ull << VIRTIO_F_VERSION_1;
+
+	return virtio_features_close(d->type->device_id, virtio_device_unmasked(d, features));
+}
+
+uint64_t virtio_device_unmasked(const struct virtio_device *d, uint64_t features)
+{
+	return features & ~d->masked;
 }
 
 int virtio_device_check_features(const struct virtio_device *d, uint64_t features, struct error *e)
@@ -170,8 +179,7 @@ int virtio_device_check_features(const struct virtio_device *d, uint64_t feature
 	uint64_t unknown = features & ~virtio_device_features(d);
 
 	if (unknown)
-		return error_set(e, -EINVAL, "feature bit %d was not offered",
-				 __builtin_ctzll(unknown));
+		return virtio_features_refuse(d->type->device_id, unknown, e);
 	return 0;
 }
 

@@ -33,6 +33,7 @@ struct virtio_device_options {
 	struct reactor **workers;	/* set i of queues: workers[i % worker_count]; copied */
 	unsigned worker_count;
 	bool packed, in_order;		/* offered: VIRTIO_F_RING_PACKED, VIRTIO_F_IN_ORDER */
+	uint64_t masked;		/* features not to offer; see virtio_features_parse() */
 	struct link_model *link_model;	/* a bus before all memory; borrowed; NULL: none */
 	uint64_t drain_ns; /* how long a migration's stop waits for requests; 0: the default */
 };
@@ -60,9 +61,11 @@ struct reactor *virtio_device_queue_reactor(const struct virtio_device *d, unsig
 struct reactor *virtio_device_control(const struct virtio_device *d);
 uint64_t virtio_device_drain_ns(const struct virtio_device *d);
 
-/* Offered features: the device type's and those of the rings.  accept: -EINVAL names the first
- * feature that was not offered. */
+/* Offered features: the device type's and those of the rings.  accept: -EINVAL names those that
+ * were not offered. */
 uint64_t virtio_device_features(const struct virtio_device *d);
+/* Those of them that its user lets it offer: for a transport's own. */
+uint64_t virtio_device_unmasked(const struct virtio_device *d, uint64_t features);
 int virtio_device_accept(struct virtio_device *d, uint64_t features, struct error *e);
 uint64_t virtio_device_accepted(const struct virtio_device *d);
 

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "virtio/virtio_features.h"
 #include "virtio/virtio_pci_state.h"
 
 /* virtio 1.3, 6: matters of the transport, which the device does not know of. */
@@ -17,7 +18,8 @@ static const uint64_t transport_features = 1ull << VIRTIO_F_ACCESS_PLATFORM |
 
 uint64_t virtio_pci_offered(const struct virtio_pci *v)
 {
-	return virtio_device_features(v->device) | transport_features;
+	return virtio_device_features(v->device) |
+	       virtio_device_unmasked(v->device, transport_features);
 }
 
 /* ---- status ---- */
@@ -31,10 +33,16 @@ uint8_t virtio_pci_status(const struct virtio_pci *v)
 }
 
 /* virtio 1.3, 2.2.2: features that we cannot work with are refused by not keeping FEATURES_OK. */
-static bool features_are_good(const struct virtio_pci *v)
+static bool features_are_good(struct virtio_pci *v)
 {
-	return !(v->driver_features & ~virtio_pci_offered(v)) &&
-	       v->driver_features & 1ull << VIRTIO_F_VERSION_1;
+	uint64_t unknown = v->driver_features & ~virtio_pci_offered(v);
+	struct error e;
+
+	if (unknown && log_limit_take(&v->refusals, 20)) {
+		virtio_features_refuse(virtio_device_id(v->device), unknown, &e);
+		log_warning("%s: %s", virtio_device_name(v->device), e.text);
+	}
+	return !unknown && v->driver_features & 1ull << VIRTIO_F_VERSION_1;
 }
 
 static void queue_to_default(struct virtio_pci *v, struct virtio_pci_queue *q)

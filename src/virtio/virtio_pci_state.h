@@ -18,6 +18,7 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
 
+#include "base/log.h"
 #include "pci/pci_function_type.h"
 #include "reactor/reactor.h"
 #include "virtio/virtio_device.h"
@@ -81,6 +82,7 @@ struct virtio_pci {
 	/* Registers. */
 	uint32_t device_feature_select, driver_feature_select;
 	uint64_t driver_features;
+	struct log_limit refusals;	/* of features */
 	uint16_t config_vector, queue_select;
 	uint8_t status, generation, isr;
 	bool may_address;

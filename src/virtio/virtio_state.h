@@ -107,7 +107,7 @@ struct virtio_device {
 	uint64_t accepted;			/* features; written while all queues are stopped */
 	uint8_t status;
 	struct memory_map *map, *old_map;	/* held */
-	uint64_t ring_features;			/* offered */
+	uint64_t ring_features, masked;		/* offered; never offered */
 	struct link_model *link_model;		/* borrowed; NULL: none */
 	struct dirty_log *log;			/* borrowed */
 	uint64_t drain_ns;

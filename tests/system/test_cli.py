@@ -238,12 +238,36 @@ def fails(status, text, *arguments, **options):
                                                   "--socket-path", "/tmp/y"]),
     ("--card needs --vfio-user", ["blk", "--disk", NULL, "--card", "c", "--fd", "3"]),
     ("--packed maybe: must be one of on, off", ["blk", "--packed", "maybe"]),
+    ('--features: "nosuch" is no feature of this device; known: barrier, size_max, ',
+     ["blk", "--disk", NULL, "--fd", "0", "--features=-packed,-nosuch"]),
+    ('write_zeroes, lifetime, secure_erase, zoned, notify_on_empty, any_layout, ',
+     ["blk", "--disk", NULL, "--fd", "0", "--features=-guest_tso4"]),
+    ('--features: "flsh" is no feature of this device; known: csum, ',
+     ["net", "--port", "null:", "--fd", "0", "--features=only:csum,flsh"]),
+    ("standby, speed_duplex", ["net", "--port", "null:", "--fd", "0", "--features=-flush"]),
+    ('--features: "packed": write -NAME,... or only:NAME,...',
+     ["blk", "--disk", NULL, "--fd", "0", "--features=packed"]),
+    ("version_1 cannot be left out", ["blk", "--disk", NULL, "--fd", "0",
+                                      "--features=-mq,-version_1"]),
+    ("only: mq: requires a feature that is not listed",
+     ["net", "--port", "null:", "--fd", "0", "--features=only:mq,mac"]),
+    ('"": write -NAME,...', ["blk", "--disk", NULL, "--fd", "0", "--features=-mq,"]),
     ("--log-level loud: must be one of", ["serve", "--log-level", "loud"]),
     ("--config is missing", ["serve"]),
     ("--disk: no such option", ["serve", "--disk", NULL]),
 ])
 def test_usage_errors(text, arguments):
     fails(2, text, *arguments)
+
+
+@pytest.mark.parametrize("text, arguments", [
+    ("device vda: features: ro is needed: the disk is read-only",
+     ["--read-only", "--features=only:mq"]),
+    ("device vda: features: blk_size is needed: blocks of 4096 bytes",
+     ["--block-size", "4096", "--features=-blk_size"]),
+])
+def test_features_that_a_disk_needs(tmp_path, text, arguments):
+    fails(1, text, "blk", "--disk", NULL, "--socket-path", tmp_path / "s", *arguments)
 
 
 @pytest.mark.parametrize("text, disk", [

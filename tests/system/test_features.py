@@ -29,6 +29,17 @@ def test_resize_reaches_the_guest(bed):
     bed.vm.run(f"dd if=/dev/urandom of={device} bs=1M seek=95 count=1 oflag=direct")
 
 
+def test_features_can_be_left_out(bed):
+    """If this fails, a guest is offered what the back-end that it may move to does not have."""
+    outboard = bed.outboard("memory:?size=16M", "--features=-discard,-event_idx", "--queues", "2")
+    device = bed.plug(Disk(outboard.socket, queues=2))
+    assert attribute(bed, device, "queue/discard_max_bytes") == "0"
+    assert int(attribute(bed, device, "queue/write_zeroes_max_bytes")) > 0
+    features = bed.vm.run(f"cat /sys/block/{device[5:]}/device/features").strip()
+    assert features[13] + features[14] + features[29] == "010"
+    bed.vm.run(f"dd if=/dev/urandom of={device} bs=64k count=16 oflag=direct")
+
+
 def test_read_only(bed):
     """If this fails, a guest can write to a disk that was given to it read-only."""
     image = bed.image("disk.img", 16)

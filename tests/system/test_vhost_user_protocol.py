@@ -494,3 +494,29 @@ def test_socket_in_use(outboard, tmp_path):
         assert subprocess.run(second.arguments, stderr=log, check=False, timeout=10).returncode
     assert "is in use" in second.output()
     assert_serves(outboard)
+
+
+PACKED, EVENT_IDX, RING_RESET, FLUSH, MQ = (1 << n for n in (34, 29, 40, 9, 12))
+
+
+@pytest.mark.parametrize("features, offered", [
+    ("-packed,-event_idx", lambda bits: not bits & (PACKED | EVENT_IDX) and bits & MQ),
+    ("only:mq", lambda bits: bits == MQ | VERSION_1 | PROTOCOL | LOG_ALL),
+])
+def test_features_can_be_left_out(tmp_path, features, offered):
+    """If this fails, a VM cannot come from another back-end and go back there."""
+    with Outboard(tmp_path, DISK, f"--features={features}") as process:
+        with FrontEnd(process.socket) as front_end:
+            assert offered(front_end.ask(GET_FEATURES, flags=VERSION))
+            front_end.start().read()
+
+
+def test_a_mismatch_is_refused_by_name(tmp_path):
+    """If this fails, nobody knows why a migration is refused."""
+    with Outboard(tmp_path, DISK, "--features=-packed,-event_idx") as process:
+        with FrontEnd(process.socket) as front_end:
+            front_end.send(SET_OWNER)
+            front_end.send(SET_FEATURES, u64(VERSION_1 | PACKED | EVENT_IDX))
+            assert front_end.has_ended()
+        assert ("the driver has negotiated event_idx, packed, which this device does not offer "
+                "(see --features)") in process.output()

@@ -94,6 +94,9 @@ static void bed_closed(void *arg)
 		reactor_stop(b->control);
 }
 
+/* Features that the disks of the beds opened from now on do not offer. */
+static uint64_t bed_masked;
+
 static inline void bed_open_function(struct bed *b, unsigned index, unsigned queues,
 				     const char *disk, bool doorbell_page)
 {
@@ -106,6 +109,7 @@ static inline void bed_open_function(struct bed *b, unsigned index, unsigned que
 					   .queue_size = QUEUE_SIZE,
 					   .packed = true,
 					   .in_order = true,
+					   .masked = bed_masked,
 					   .control = b->control,
 					   .workers = b->reactors,
 					   .worker_count = WORKERS };

@@ -100,6 +100,24 @@ static void every_byte_arrives(void **state)
 	}
 }
 
+/* Those that the transport adds, too. */
+static void features_can_be_left_out(void **state)
+{
+	static const struct manner manner = { .name = "masked", .shared = true };
+	const uint64_t left_out = EVENT_IDX | RING_RESET | PACKED |
+				  1ull << 38 /* NOTIFICATION_DATA */;
+	static struct alone a;
+	struct function *f;
+
+	bed_masked = left_out;
+	f = alone_open(&a, &manner, 2, "memory:?size=16M");
+	bed_masked = 0;
+	assert_true((f->pci.offered & left_out) == 0);
+	assert_true(f->pci.offered & 1ull << 39 /* NOTIF_CONFIG_DATA */);
+	function_work_for(f, 200);
+	alone_close(&a);
+}
+
 static void eight_queues(void **state)
 {
 	static struct alone a;
@@ -517,6 +535,7 @@ int main(int argc, char **argv)
 	const char *text = getenv("OUTBOARD_SEED");
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_byte_arrives),
+		cmocka_unit_test(features_can_be_left_out),
 		cmocka_unit_test(eight_queues),
 		cmocka_unit_test(interrupts_arrive),
 		cmocka_unit_test(masked_vectors_are_pending),

@@ -76,7 +76,7 @@ static void wait_for(struct reactor *r, unsigned *finished, unsigned wanted)
 	struct wait w = { finished, wanted };
 
 	run_until(r, are_finished, &w, 10000);
-	assert_int_equal(*finished, wanted);
+	assert_int_equal(__atomic_load_n(finished, __ATOMIC_ACQUIRE), wanted);
 }
 
 static void stop_server(pid_t server)

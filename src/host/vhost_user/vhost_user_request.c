@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "host/vhost_user/vhost_user_connection.h"
 #include "virtio/virtio_device.h"
+#include "virtio/virtio_features.h"
 
 #define BIT(n)       (UINT64_C(1) << (n))
 #define OUR_FEATURES (BIT(VHOST_F_LOG_ALL_BIT) | BIT(VHOST_USER_F_PROTOCOL_FEATURES_BIT))
@@ -66,8 +67,8 @@ static int set_features(struct vhost_user_connection *c, struct vhost_user_messa
 	int err = 0;
 
 	if (wanted & ~vhost_user_features(c))
-		return error_set(e, -EINVAL, "features 0x%" PRIx64 " were not offered",
-				 wanted & ~vhost_user_features(c));
+		return virtio_features_refuse(virtio_device_id(c->device),
+					      wanted & ~vhost_user_features(c), e);
 	if (wanted & BIT(VHOST_F_LOG_ALL_BIT))
 		err = vhost_user_log_may_begin(c, e);
 	if (err)
