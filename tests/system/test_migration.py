@@ -210,7 +210,7 @@ class World:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-@pytest.fixture(scope="module", name="world", params=["11.1"])
+@pytest.fixture(scope="module", name="world", params=["11.1", "7.2"])
 def world_fixture(request):
     with running(World, request.param) as world:
         yield world

@@ -356,6 +356,35 @@ static void status_is_kept_and_zero_resets(void **state)
 	stage_close(&s);
 }
 
+static uint32_t peer_base(struct stage *s, unsigned queue)
+{
+	struct vhost_user_vring_state where = { .index = queue };
+
+	peer_send_flags(s, VHOST_USER_GET_VRING_BASE, 0, &where, 8, NULL, 0);
+	assert_int_equal(peer_reply_fd(s, VHOST_USER_GET_VRING_BASE, &where, NULL), 8);
+	return where.num;
+}
+
+/* If it failed, a VM would arrive with rings that begin anew, or not at all: QEMU 7.2 stops a
+ * device that way round. */
+static void a_ring_that_status_zero_stopped_tells_where_it_stood(void **state)
+{
+	struct vhost_user_vring_state base = { .index = 0, .num = 0 };
+	struct stage s;
+
+	stage_open(&s);
+	peer_start(&s);
+	for (unsigned i = 0; i < 3; i++)
+		guest_works(&s, 0);
+	assert_int_equal(peer_set(&s, VHOST_USER_SET_STATUS, 0), 0);
+	assert_int_equal(peer_base(&s, 0), 3);
+	assert_int_equal(peer_ask(&s, VHOST_USER_SET_VRING_BASE, &base, 8), 0);
+	assert_int_equal(peer_base(&s, 0), 0);
+	assert_int_equal(peer_ask(&s, VHOST_USER_RESET_DEVICE, NULL, 0), 0);
+	assert_int_equal(peer_base(&s, 0), 0);
+	stage_close(&s);
+}
+
 static void reset_owner_disables_the_rings(void **state)
 {
 	struct stage s;
@@ -385,6 +414,7 @@ int main(void)
 		cmocka_unit_test(impossible_memory_is_refused),
 		cmocka_unit_test(a_file_that_shrinks_costs_the_connection),
 		cmocka_unit_test(status_is_kept_and_zero_resets),
+		cmocka_unit_test(a_ring_that_status_zero_stopped_tells_where_it_stood),
 		cmocka_unit_test(reset_owner_disables_the_rings),
 	};
 

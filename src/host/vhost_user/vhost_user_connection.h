@@ -70,6 +70,7 @@ struct vhost_user_connection {
 	vhost_user_step *after;
 	int change_status;
 	unsigned cursor;			/* ring that the change under way is about */
+	vhost_user_step *all_stopped;		/* what follows when the cursor is at the end */
 
 	uint64_t features;			/* as the front-end set them, ours included */
 	uint64_t protocol_features;

@@ -143,12 +143,17 @@ static int reset_owner(struct vhost_user_connection *c, struct vhost_user_messag
 	return 0;
 }
 
-static void device_is_reset(struct vhost_user_connection *c)
+static void without_features(struct vhost_user_connection *c)
 {
-	vhost_user_ring_forget_all(c);
 	c->features = 0;
 	if (vhost_user_log_update(c) != VHOST_USER_LATER)
 		vhost_user_connection_finish(c, 0, NULL);
+}
+
+static void device_is_reset(struct vhost_user_connection *c)
+{
+	vhost_user_ring_forget_all(c);
+	without_features(c);
 }
 
 static int reset_device(struct vhost_user_connection *c, struct vhost_user_message *m,
@@ -159,12 +164,27 @@ static int reset_device(struct vhost_user_connection *c, struct vhost_user_messa
 	return VHOST_USER_LATER;
 }
 
-/* virtio 1.3, 2.1: a driver that writes zero resets the device. */
+static void status_is_reset(struct vhost_user_connection *c)
+{
+	vhost_user_ring_reset_all(c);
+	without_features(c);
+}
+
+static void reset_stopped(struct vhost_user_connection *c)
+{
+	virtio_device_reset(c->device, vhost_user_connection_change(c, status_is_reset));
+}
+
+/* virtio 1.3, 2.1: a driver that writes zero resets the device.  QEMU before 8.2 also sends it
+ * when it stops the VM, and asks for the rings' bases only then: those go to the destination. */
 static int set_status(struct vhost_user_connection *c, struct vhost_user_message *m,
 		      struct error *e)
 {
-	if (!m->payload.u64)
-		return reset_device(c, m, e);
+	if (!m->payload.u64) {
+		vhost_user_ring_enable_all(c, false);
+		vhost_user_ring_stop_all(c, reset_stopped);
+		return VHOST_USER_LATER;
+	}
 	virtio_device_set_status(c->device, m->payload.u64);
 	return 0;
 }

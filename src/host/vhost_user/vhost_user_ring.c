@@ -53,6 +53,51 @@ void vhost_user_ring_forget_all(struct vhost_user_connection *c)
 	memset(c->rings, 0, c->ring_count * sizeof(c->rings[0]));
 }
 
+void vhost_user_ring_reset_all(struct vhost_user_connection *c)
+{
+	for (unsigned i = 0; i < c->ring_count; i++)
+		c->rings[i] = (struct vhost_user_ring){ .stood = c->rings[i].stood,
+							.has_stood = c->rings[i].has_stood };
+}
+
+/* Where a stopped ring stands, as the front-end's messages have it. */
+static uint32_t base_of(const struct vhost_user_connection *c, unsigned index)
+{
+	struct virtio_queue_position p;
+
+	virtio_queue_position(c->device, index, &p);
+	if (!virtio_device_is_packed(c->device))
+		return p.available_index;
+	return p.available_index | (uint32_t)p.used_index << USED_SHIFT;
+}
+
+static void stop_next(struct vhost_user_connection *c);
+
+static void note_and_stop_next(struct vhost_user_connection *c)
+{
+	c->rings[c->cursor].stood = base_of(c, c->cursor);
+	c->rings[c->cursor].has_stood = true;
+	stop_next(c);
+}
+
+static void stop_next(struct vhost_user_connection *c)
+{
+	while (c->cursor < c->ring_count && !virtio_queue_is_started(c->device, c->cursor))
+		c->cursor++;
+	if (c->cursor < c->ring_count)
+		virtio_queue_stop(c->device, c->cursor,
+				  vhost_user_connection_change(c, note_and_stop_next));
+	else
+		c->all_stopped(c);
+}
+
+void vhost_user_ring_stop_all(struct vhost_user_connection *c, vhost_user_step *after)
+{
+	c->all_stopped = after;
+	c->cursor = 0;
+	stop_next(c);
+}
+
 /* ---- starting ---- */
 
 static int translate_part(const struct vhost_user_connection *c, const char *what, uint64_t user,
@@ -215,6 +260,7 @@ int vhost_user_set_vring_base(struct vhost_user_connection *c, struct vhost_user
 				 " of a split ring has more than 16 bits",
 				 s->index, s->num);
 	ring->base = s->num;
+	ring->has_stood = false;
 	return 0;
 }
 
@@ -223,13 +269,9 @@ int vhost_user_set_vring_base(struct vhost_user_connection *c, struct vhost_user
 static void ring_is_stopped(struct vhost_user_connection *c)
 {
 	struct vhost_user_ring *ring = &c->rings[c->cursor];
-	struct virtio_queue_position p;
 
-	virtio_queue_position(c->device, c->cursor, &p);
 	virtio_queue_give_kick(c->device, c->cursor, -1);
-	ring->base = p.available_index;
-	if (virtio_device_is_packed(c->device))
-		ring->base |= (uint32_t)p.used_index << USED_SHIFT;
+	ring->base = base_of(c, c->cursor);
 	ring->has_kick = false;
 	c->socket.message.payload.state.num = ring->base;
 	vhost_user_connection_finish(c, 0, NULL);
@@ -245,7 +287,7 @@ int vhost_user_get_vring_base(struct vhost_user_connection *c, struct vhost_user
 		return e->code;
 	if (!virtio_queue_is_started(c->device, index)) {
 		ring->has_kick = false;
-		m->payload.state.num = ring->base;
+		m->payload.state.num = ring->has_stood ? ring->stood : ring->base;
 		return 0;
 	}
 	c->cursor = index;
