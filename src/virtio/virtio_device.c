@@ -275,8 +275,10 @@ int virtio_queue_configure(struct virtio_device *d, unsigned index,
 		return error_set(e, -EINVAL, "queue %u: size %u is not a power of two up to %u",
 				 index, s->size, d->queue_size);
 	q->setup = *s;
+	if (!virtio_device_is_packed(d))
+		q->setup.used_index = s->available_index;
 	q->position.available_index = s->available_index;
-	q->position.used_index = virtio_device_is_packed(d) ? s->used_index : s->available_index;
+	q->position.used_index = q->setup.used_index;
 	return 0;
 }
 

@@ -13,8 +13,23 @@
 #include "base/bytes.h"
 #include "virtio/virtio_state.h"
 
+static bool leave(struct virtio_queue *q)
+{
+	if (!q->left)
+		q->left = calloc(virtio_queue_size(q), sizeof(*q->left));
+	if (!q->left)
+		return false;
+	q->left_count = virtqueue_leave(q->ring, q->parked, q->parked_count, q->left);
+	if (virtio_device_is_packed(q->device))
+		q->left_count = 0; /* the in-flight region has them, and nobody else could */
+	q->in_flight = q->parked_count = 0;
+	return true;
+}
+
 static void stop_is_done(struct virtio_queue *q)
 {
+	if (virtqueue_has_left(q->ring) && !leave(q))
+		virtio_queue_break(q, "out of memory for requests that were left behind");
 	q->device->type->queue_stop(q);
 	virtqueue_position(q->ring, &q->position.available_index, &q->position.used_index);
 	virtqueue_stop(q->ring);
@@ -35,17 +50,6 @@ static bool begin_again(struct virtio_queue *q)
 	return !count;
 }
 
-static bool leave_parked(struct virtio_queue *q)
-{
-	if (!q->left)
-		q->left = calloc(virtio_queue_size(q), sizeof(*q->left));
-	if (!q->left)
-		return begin_again(q);
-	q->left_count = virtqueue_leave(q->ring, q->parked, q->parked_count, q->left);
-	q->in_flight = q->parked_count = 0;
-	return true;
-}
-
 /* False: some have to be carried out here. */
 static bool parked_are_cared_for(struct virtio_queue *q)
 {
@@ -55,7 +59,7 @@ static bool parked_are_cared_for(struct virtio_queue *q)
 	q->in_flight -= q->parked_count - left;
 	q->parked_count = left;
 	if (how->park && virtqueue_can_leave(q->ring))
-		return leave_parked(q);
+		return leave(q) || begin_again(q);
 	return begin_again(q);
 }
 

@@ -6,7 +6,6 @@
  * behind a chain that is out: what has ended there, and waits, goes back as well and is done again,
  * for the driver does not know of it.
  */
-#include <assert.h>
 #include <stdlib.h>
 
 #include "virtqueue/remote_queue.h"
@@ -73,8 +72,9 @@ static void forget_returned_at_the_end(struct virtqueue *q)
 /* What was brought here and not popped comes again; of a former process's, too. */
 static void drop_what_was_not_popped(struct virtqueue *q)
 {
-	if (q->remote)
-		q->resubmit_next -= q->remote->resubmits_out;
+	if (!q->remote)
+		return;
+	q->resubmit_next -= q->remote->resubmits_out;
 	fetch_forget(q);
 }
 
@@ -104,7 +104,7 @@ unsigned virtqueue_leave(struct virtqueue *q, struct virtqueue_chain **chains, u
 {
 	unsigned n = 0;
 
-	assert(virtqueue_can_leave(q));
+	drop_what_was_not_popped(q);
 	for (unsigned i = 0; i < count && !q->in_order; i++) {
 		ids[n++] = chains[i]->id;
 		let_go(q, slot_of(chains[i]));
@@ -120,5 +120,5 @@ unsigned virtqueue_leave(struct virtqueue *q, struct virtqueue_chain **chains, u
 
 bool virtqueue_has_left(const struct virtqueue *q)
 {
-	return has_resubmissions(q);
+	return has_resubmissions(q) || (q->remote && q->remote->resubmits_out);
 }

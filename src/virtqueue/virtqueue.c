@@ -344,7 +344,7 @@ static void begin_at(struct virtqueue *q, const struct virtqueue_setup *s)
 	q->event_index = s->features & (1ull << VIRTIO_RING_F_EVENT_IDX);
 	q->indirect = s->features & (1ull << VIRTIO_RING_F_INDIRECT_DESC);
 	q->available_index = q->fetched_index = q->seen_index = s->available_index;
-	q->used_index = q->published_index = s->available_index;
+	q->used_index = q->published_index = q->packed ? s->available_index : s->used_index;
 	packed_ring_begin(q);
 	q->resubmit_count = q->resubmit_next = 0;
 	q->turns = 0;
@@ -370,8 +370,6 @@ static int take_up_left(struct virtqueue *q, struct error *e)
 		q->resubmit[i] = (struct resubmission){ .head = s->left[i] };
 	}
 	q->resubmit_count = s->left_count;
-	if (!q->used)
-		q->used_index = q->published_index = q->available_index - s->left_count;
 	counter_add(&q->numbers.resubmitted, q->resubmit_count);
 	return 0;
 }

@@ -54,8 +54,9 @@ struct virtqueue_setup {
 	uint16_t size;			/* descriptors, <= size_max; split: power of two */
 	uint16_t header_size;	/* bytes: what every request begins with; <= VIRTQUEUE_HEADER_MAX */
 	uint16_t available_index;	/* where to go on reading */
-	/* Packed: where to go on writing.  Both then have the descriptor's place (virtio 1.3,
-	 * 4.1.5.2), and in bit 15 the wrap counter (1 at first). */
+	/* Where to go on writing; of a mapped split ring the ring itself says.  Packed: both have
+	 * the descriptor's place (virtio 1.3, 4.1.5.2), and in bit 15 the wrap counter (1 at
+	 * first). */
 	uint16_t used_index;
 	uint64_t descriptor_iova, driver_iova, device_iova;
 	/* Shared region, borrowed until stop; NULL: off.  A packed ring in a map that has anything
@@ -90,7 +91,7 @@ bool virtqueue_can_leave(const struct virtqueue *q);
  * setup.left.  ids has room for one per descriptor; how many there are. */
 unsigned virtqueue_leave(struct virtqueue *q, struct virtqueue_chain **chains, unsigned count,
 			 uint16_t *ids);
-/* Whether there are such, mapped ones, still to be handed out again. */
+/* Whether there are such that are still to be handed out again. */
 bool virtqueue_has_left(const struct virtqueue *q);
 
 /* No chain is out and virtqueue_is_settled(). */

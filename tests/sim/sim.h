@@ -10,6 +10,7 @@
  *   sim_remote.c   the link to regions that are not mapped
  *   sim_trap.c     kills, and turns of the driver, between any two stores of the device
  *   sim_disk.c     what the disk must hold
+ *   sim_migration.c  a VMM that moves the guest, memory, device and all
  *
  * The simulation plays the transport and calls virtio_device.h directly.  Whatever it chooses comes
  * from the seed, and all it finds wrong ends the process with the seed's number.
@@ -51,6 +52,8 @@ struct sim_plan {
 	bool interrupts;	/* the driver looks at used rings only when interrupted */
 	bool polled_kicks;	/* queues without a kick descriptor */
 	bool link_failures, faults, kills, stops, resets, map_changes, resizes;
+	bool migrations;
+	bool untracked;		/* no in-flight region: a state has what it would have */
 	bool persistent;	/* the disk is a file: it survives a kill */
 	uint64_t sectors;	/* of the disk, at first */
 	uint32_t block;		/* bytes */
@@ -157,6 +160,8 @@ struct sim {
 	struct memory_map *map;
 	bool needs_reset;
 
+	struct sim_migration *migration;	/* NULL: none is under way */
+
 	sigjmp_buf kill_point;
 	unsigned kill_after;		/* stores; 0: no kill is due */
 	bool racing;			/* the driver runs between stores */
@@ -189,9 +194,29 @@ struct memory_map *sim_memory_map(struct sim *s);	/* of the regions present; new
 void sim_remote_open(struct sim *s);
 void sim_remote_kill(struct sim *s);	/* what is under way still arrives, or does not */
 
+/* What the device acknowledges.  quiet: the driver does nothing meanwhile. */
+struct sim_order {
+	struct reactor_task task;
+	bool done;
+};
+
+struct reactor_task *sim_order_task(struct sim_order *o);
+void sim_order_wait(struct sim *s, const struct sim_order *o, bool quiet, const char *what);
+
+/* sim_migration.c: from the first page to the end, whichever that is. */
+void sim_migrate(struct sim *s);
+/* Around all that the guest's processors do with the rings, and after a request was written: what they
+ * store gets to the other side by itself, byte by byte, so that what the device stores must get there
+ * by its log alone. */
+void sim_migration_processors_begin(struct sim *s);
+void sim_migration_processors_end(struct sim *s);
+void sim_migration_request_written(struct sim *s, const struct sim_request *r);
+
 /* sim_device.c: each returns when the device has acknowledged. */
 void sim_device_start(struct sim *s);	/* a new process, which takes up what it finds */
 void sim_device_end(struct sim *s);	/* an orderly exit */
+/* A new process that goes on from a state. */
+void sim_device_receive(struct sim *s, const char *bytes, size_t n);
 void sim_device_abandon(struct sim *s);	/* kill -9 */
 void sim_device_reset(struct sim *s);
 void sim_device_change_memory(struct sim *s);

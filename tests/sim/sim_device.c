@@ -4,6 +4,8 @@
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -20,24 +22,18 @@ enum { WAIT_STEPS = 200000, PACKED_WRAP = 1 << 15 };
 
 /* ---- waiting for an acknowledgement ---- */
 
-struct order {
-	struct reactor_task task;
-	bool done;
-};
-
 static void order_done(void *arg)
 {
-	((struct order *)arg)->done = true;
+	((struct sim_order *)arg)->done = true;
 }
 
-static struct reactor_task *order_task(struct order *o)
+struct reactor_task *sim_order_task(struct sim_order *o)
 {
-	*o = (struct order){ .task = { .fn = order_done, .arg = o } };
+	*o = (struct sim_order){ .task = { .fn = order_done, .arg = o } };
 	return &o->task;
 }
 
-/* quiet: the driver does nothing meanwhile. */
-static void order_wait(struct sim *s, const struct order *o, bool quiet, const char *what)
+void sim_order_wait(struct sim *s, const struct sim_order *o, bool quiet, const char *what)
 {
 	for (unsigned i = 0; !o->done; i++) {
 		if (i == WAIT_STEPS)
@@ -78,6 +74,12 @@ void sim_device_replace_eventfds(struct sim *s, struct sim_queue *q)
 	give_call(s, q);
 }
 
+static void track(struct sim *s, struct sim_queue *q)
+{
+	virtio_queue_set_inflight(s->device, q->index, s->plan.untracked ? NULL : q->inflight,
+				  q->inflight_bytes);
+}
+
 void sim_queue_start(struct sim *s, struct sim_queue *q, uint16_t index)
 {
 	const struct virtio_queue_setup setup = {
@@ -89,14 +91,14 @@ void sim_queue_start(struct sim *s, struct sim_queue *q, uint16_t index)
 		.device_iova = q->ring.device_iova,
 	};
 	struct error e = { 0 };
-	struct order o;
+	struct sim_order o;
 	int status;
 
 	if (virtio_queue_configure(s->device, q->index, &setup, &e))
 		sim_fail(s, "configure: %s", e.text);
-	virtio_queue_set_inflight(s->device, q->index, q->inflight, q->inflight_bytes);
-	virtio_queue_start(s->device, q->index, &status, order_task(&o));
-	order_wait(s, &o, false, "start");
+	track(s, q);
+	virtio_queue_start(s->device, q->index, &status, sim_order_task(&o));
+	sim_order_wait(s, &o, false, "start");
 	if (status)
 		sim_fail(s, "queue %u does not start: %d", q->index, status);
 	q->stopped = false;
@@ -148,10 +150,10 @@ void sim_queue_stop(struct sim *s, struct sim_queue *q)
 {
 	uint16_t in_flight;
 	struct virtio_queue_position position;
-	struct order o;
+	struct sim_order o;
 
-	virtio_queue_stop(s->device, q->index, order_task(&o));
-	order_wait(s, &o, false, "stop");
+	virtio_queue_stop(s->device, q->index, sim_order_task(&o));
+	sim_order_wait(s, &o, false, "stop");
 	virtio_queue_position(s->device, q->index, &position);
 	q->stopped = true;
 	if (q->ring.packed) {
@@ -256,31 +258,74 @@ static void accept_features(struct sim *s)
 static void set_memory(struct sim *s, bool quiet)
 {
 	struct memory_map *map = sim_memory_map(s);
-	struct order o;
+	struct sim_order o;
 
-	virtio_device_set_memory(s->device, map, order_task(&o));
-	order_wait(s, &o, quiet, "memory");
+	virtio_device_set_memory(s->device, map, sim_order_task(&o));
+	sim_order_wait(s, &o, quiet, "memory");
 	memory_map_release(s->map);
 	s->map = map;
 }
 
-void sim_device_start(struct sim *s)
+static void open_device(struct sim *s)
 {
 	create_reactors(s);
 	open_storage(s);
 	create_device(s);
+}
+
+void sim_device_start(struct sim *s)
+{
+	open_device(s);
 	accept_features(s);
 	set_memory(s, true);
 	start_queues(s);
 	sim_trace(s, "the device has started");
 }
 
+/* Streams that are not the right one change nothing. */
+static void load_wrong_ones(struct sim *s, const char *bytes, size_t n)
+{
+	char *copy = malloc(n);
+	struct error e = { 0 };
+
+	memcpy(copy, bytes, n);
+	copy[sim_pick(s, n)] ^= 1 << sim_pick(s, 8);
+	if (!virtio_device_load(s->device, copy, n, &e))
+		sim_fail(s, "a corrupted state was loaded");
+	if (!virtio_device_load(s->device, bytes, sim_pick(s, n), &e))
+		sim_fail(s, "a truncated state was loaded");
+	free(copy);
+}
+
+void sim_device_receive(struct sim *s, const char *bytes, size_t n)
+{
+	struct error e = { 0 };
+	struct sim_order o;
+	int status;
+
+	open_device(s);
+	set_memory(s, true);
+	load_wrong_ones(s, bytes, n);
+	if (virtio_device_load(s->device, bytes, n, &e))
+		sim_fail(s, "load: %s", e.text);
+	for (unsigned i = 0; i < s->plan.queues; i++) {
+		give_kick(s, &s->queues[i], s->plan.polled_kicks);
+		give_call(s, &s->queues[i]);
+		track(s, &s->queues[i]);
+	}
+	virtio_device_resume(s->device, &status, sim_order_task(&o));
+	sim_order_wait(s, &o, sim_chance(s, 2), "resume");
+	if (status)
+		sim_fail(s, "resume: %d", status);
+	sim_trace(s, "the device goes on elsewhere");
+}
+
 static void reset_and_wait(struct sim *s)
 {
-	struct order o;
+	struct sim_order o;
 
-	virtio_device_reset(s->device, order_task(&o));
-	order_wait(s, &o, true, "reset");
+	virtio_device_reset(s->device, sim_order_task(&o));
+	sim_order_wait(s, &o, true, "reset");
 	for (unsigned i = 0; i < s->plan.queues; i++)
 		s->queues[i].given_kick = s->queues[i].given_call = -1;
 	s->needs_reset = false;

@@ -220,11 +220,14 @@ static struct sim_request *free_request(struct sim *s, struct sim_queue *q)
 static bool place(struct sim *s, struct sim_queue *q, struct sim_request *r)
 {
 	uint32_t header = sizeof(struct virtio_blk_outhdr);
+	bool added;
 
 	r->readable = header + (device_writes_payload(r->type) ? 0 : r->payload);
 	r->writable = 1 + (device_writes_payload(r->type) ? r->payload : 0);
 	sim_layout_write(s, q, r);
-	return guest_queue_add(&q->ring, r->segments, r->segment_count, &r->layout, r);
+	added = guest_queue_add(&q->ring, r->segments, r->segment_count, &r->layout, r);
+	sim_migration_request_written(s, r);
+	return added;
 }
 
 static bool send_request(struct sim *s, struct sim_queue *q)
@@ -398,11 +401,14 @@ static void queue_turn(struct sim *s, struct sim_queue *q)
 
 void sim_driver_turn(struct sim *s)
 {
+	sim_migration_processors_begin(s);
 	queue_turn(s, &s->queues[sim_pick(s, s->plan.queues)]);
+	sim_migration_processors_end(s);
 }
 
 void sim_driver_push(struct sim *s)
 {
+	sim_migration_processors_begin(s);
 	for (unsigned i = 0; i < s->plan.queues; i++) {
 		struct sim_queue *q = &s->queues[i];
 
@@ -416,6 +422,7 @@ void sim_driver_push(struct sim *s)
 		if (q->kick_owed)
 			kick(q);
 	}
+	sim_migration_processors_end(s);
 }
 
 /* ---- the end, or something like it ---- */

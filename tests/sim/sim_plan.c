@@ -53,6 +53,8 @@ static void choose_troubles(struct sim *s, struct sim_plan *p)
 	p->map_changes = sim_chance(s, 3);
 	p->persistent = p->kills || sim_chance(s, 3);
 	p->resizes = p->persistent && sim_chance(s, 3);
+	p->migrations = p->persistent && !sim_chance(s, 3);
+	p->untracked = !p->kills && !p->stops && !sim_chance(s, 3);
 	if (p->packed && p->remote_regions) /* nothing tracks what is in flight there */
 		p->kills = false;
 }

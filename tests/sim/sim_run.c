@@ -200,10 +200,16 @@ static void trouble_resize(struct sim *s)
 		sim_device_resize(s, sectors);
 }
 
+static void trouble_migrate(struct sim *s)
+{
+	if (s->plan.migrations)
+		sim_migrate(s);
+}
+
 static void (*const troubles[])(struct sim *s) = {
-	trouble_kill,     trouble_kill,      trouble_race,   trouble_race,
-	trouble_stop,     trouble_reconnect, trouble_reset,  trouble_disable,
-	trouble_eventfds, trouble_memory,    trouble_resize,
+	trouble_kill,      trouble_kill,    trouble_race,    trouble_race,     trouble_stop,
+	trouble_reconnect, trouble_reset,   trouble_disable, trouble_eventfds, trouble_memory,
+	trouble_resize,    trouble_migrate, trouble_migrate,
 };
 
 /* ---- a seed ---- */
