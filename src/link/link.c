@@ -44,11 +44,11 @@ void link_close(struct link *l)
 	counter_group_remove(&l->group);
 }
 
-/* What has been stored so far is marked, even if the rest fails. */
-static void mark(struct link_transfer *t)
+/* What has been stored, so far, is marked even if the rest fails. */
+static void mark(const struct link_transfer *t, uint64_t bytes)
 {
-	if (t->log && *t->log && t->finished)
-		dirty_log_mark(*t->log, t->iova, t->finished);
+	if (t->log && *t->log && bytes)
+		dirty_log_mark(*t->log, t->iova, bytes);
 }
 
 /* Begins with what lies in the region at the present place: a copy, or a provider's transfer. */
@@ -80,7 +80,7 @@ static int transfer_run(struct link_transfer *t)
 	while (answer == LINK_DONE && t->finished < t->length)
 		answer = transfer_part(t);
 	if (answer != LINK_PENDING)
-		mark(t);
+		mark(t, t->finished);
 	return answer;
 }
 
@@ -167,7 +167,8 @@ void link_transfer_complete(struct link_transfer *t, int status)
 		}
 	}
 	if (status < 0) {
-		mark(t);
+		/* Nobody knows how much of the part that failed has arrived. */
+		mark(t, t->finished + t->part);
 		counter_add(&t->link->numbers.failures, 1);
 	}
 	t->status = status < 0 ? status : 0;

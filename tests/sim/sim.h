@@ -205,9 +205,9 @@ void sim_order_wait(struct sim *s, const struct sim_order *o, bool quiet, const 
 
 /* sim_migration.c: from the first page to the end, whichever that is. */
 void sim_migrate(struct sim *s);
-/* Around all that the guest's processors do with the rings, and after a request was written: what they
- * store gets to the other side by itself, byte by byte, so that what the device stores must get there
- * by its log alone. */
+/* Around all that the guest's processors do with the rings, and after a request was written: what
+ * they store gets to the other side by itself, byte by byte, so that what the device stores must
+ * get there by its log alone. */
 void sim_migration_processors_begin(struct sim *s);
 void sim_migration_processors_end(struct sim *s);
 void sim_migration_request_written(struct sim *s, const struct sim_request *r);
