@@ -4,11 +4,13 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/bytes.h"
 #include "reactor/reactor.h"
 
 /* Freed by the last of those who hold it: its port, and a wake on its way. */
 struct frame_inbox {
-	struct frame_ring *ring; /* owned */
+	struct frame_ring *ring;     /* owned */
+	struct network_layer *layer; /* borrowed until the release; NULL: counts nothing */
 	_Atomic unsigned holders;
 	_Atomic bool posted;
 	struct reactor *_Atomic reactor;   /* of the last open */
@@ -45,13 +47,14 @@ static void wake(void *arg)
 	reactor_post(atomic_load(&i->reactor), &i->task);
 }
 
-struct frame_inbox *frame_inbox_create(void)
+struct frame_inbox *frame_inbox_create(struct network_layer *l)
 {
 	struct frame_inbox *i = calloc(1, sizeof(*i));
 
 	if (!i)
 		return NULL;
 	i->task = (struct reactor_task){ .fn = woken, .arg = i };
+	i->layer = l;
 	atomic_init(&i->holders, 1);
 	i->ring = frame_ring_create(wake, i);
 	if (i->ring)
@@ -69,19 +72,23 @@ void frame_inbox_release(struct frame_inbox *i)
 int frame_inbox_put(struct frame_inbox *i, const struct virtio_net_hdr *header,
 		    const struct iovec *iov, unsigned n, size_t bytes)
 {
-	return frame_ring_put(i->ring, header, iov, n, bytes);
+	int status = frame_ring_put(i->ring, header, iov, n, bytes);
+
+	if (unlikely(status) && i->layer && !frame_ring_is_open(i->ring))
+		network_layer_count_lost(i->layer, 1);
+	return status;
 }
 
 void frame_inbox_open(struct frame_inbox *i, struct network_layer_queue *q)
 {
 	i->queue = q;
 	atomic_store(&i->reactor, network_queue_reactor(q));
-	frame_ring_open(i->ring);
+	network_queue_count_lost(q, frame_ring_open(i->ring));
 }
 
 void frame_inbox_close(struct frame_inbox *i)
 {
-	frame_ring_close(i->ring);
+	network_queue_count_lost(i->queue, frame_ring_close(i->ring));
 	i->queue = NULL;
 }
 

@@ -118,8 +118,20 @@ void frame_pacer_open(struct frame_pacer *p, struct network_layer_queue *q, size
 		p->ways[i].frames.bytes_max = bytes_max;
 }
 
+/* Frames to the guest are lost as those are that wait below. */
+static void count_waiting(struct frame_pacer *p)
+{
+	struct frame_queue *come = &p->ways[FRAME_COME].frames, *send = &p->ways[FRAME_SEND].frames;
+
+	for (; come->head; frame_queue_consume(come))
+		network_queue_count_lost(p->queue, 1);
+	for (; send->head; frame_queue_consume(send))
+		network_queue_count_send_drop(p->queue);
+}
+
 void frame_pacer_close(struct frame_pacer *p)
 {
+	count_waiting(p);
 	for (unsigned i = 0; i < 2; i++) {
 		reactor_timer_cancel(&p->ways[i].timer);
 		frame_queue_clear(&p->ways[i].frames);

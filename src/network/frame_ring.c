@@ -177,16 +177,32 @@ void frame_ring_consume(struct frame_ring *r)
 	atomic_store_explicit(&r->freed, word_of(freed), memory_order_release);
 }
 
-void frame_ring_open(struct frame_ring *r)
+static unsigned forget(struct frame_ring *r)
 {
-	while (head(r))
+	unsigned count = 0;
+
+	for (; head(r); count++)
 		frame_ring_consume(r);
-	atomic_store(&r->asleep, true);
-	atomic_store(&r->open, true);
+	return count;
 }
 
-void frame_ring_close(struct frame_ring *r)
+bool frame_ring_is_open(const struct frame_ring *r)
+{
+	return atomic_load_explicit(&r->open, memory_order_relaxed);
+}
+
+unsigned frame_ring_open(struct frame_ring *r)
+{
+	unsigned forgotten = forget(r);
+
+	atomic_store(&r->asleep, true);
+	atomic_store(&r->open, true);
+	return forgotten;
+}
+
+unsigned frame_ring_close(struct frame_ring *r)
 {
 	atomic_store(&r->open, false);
 	atomic_store(&r->asleep, false);
+	return forget(r);
 }

@@ -23,9 +23,13 @@ void frame_ring_free(struct frame_ring *r);	/* nobody uses it; NULL is ignored *
 int frame_ring_put(struct frame_ring *r, const struct virtio_net_hdr *header,
 		   const struct iovec *iov, unsigned n, size_t bytes);
 
-/* The taking thread, all below.  A ring is closed at first: open forgets what is left in it. */
-void frame_ring_open(struct frame_ring *r);
-void frame_ring_close(struct frame_ring *r);
+/* Any thread, a moment ago. */
+bool frame_ring_is_open(const struct frame_ring *r);
+
+/* The taking thread, all below.  A ring is closed at first.  Both forget what is in it (open: what
+ * a thread was about to put when it closed), and return how many frames that were. */
+unsigned frame_ring_open(struct frame_ring *r);
+unsigned frame_ring_close(struct frame_ring *r);
 int frame_ring_peek(struct frame_ring *r, struct network_frame *f);	/* 1, or 0: empty */
 void frame_ring_consume(struct frame_ring *r);
 

@@ -35,6 +35,7 @@ struct network_numbers {
 	uint64_t sent_frames, sent_bytes, sent_refused, sent_dropped, sent_by_software;
 	uint64_t come_frames, come_bytes, come_dropped, come_by_software;
 	uint64_t come_handed_over;	/* to the queue that they belong to */
+	uint64_t come_lost_stopping;	/* waited when the queue was closed */
 };
 
 struct network_queue {
@@ -69,6 +70,10 @@ struct network_link_notice {
 	bool pending;
 };
 
+struct network_port_numbers {
+	uint64_t come_lost_stopped;	/* atomic: came while a queue was closed */
+};
+
 struct network_port {
 	char name[48];
 	struct reactor *control;
@@ -80,6 +85,8 @@ struct network_port {
 	void (*link_changed)(void *arg);
 	void *link_changed_arg;
 	bool up;
+	struct network_port_numbers numbers;
+	struct counter_group group;
 	struct uri uri;
 	unsigned layer_count;
 	struct network_layer layers[];

@@ -130,7 +130,26 @@ int network_port_set_steering(struct network_port *p, const struct network_steer
 	return 0;
 }
 
+void network_layer_count_lost(struct network_layer *l, uint64_t count)
+{
+	__atomic_add_fetch(&l->port->numbers.come_lost_stopped, count, __ATOMIC_RELAXED);
+}
+
 /* ---- open and close ---- */
+
+static const struct counter_field fields[] = {
+	{ "come_lost_stopped", offsetof(struct network_port_numbers, come_lost_stopped) },
+};
+
+static void add_counters(struct network_port *p)
+{
+	p->group = (struct counter_group){ .room = "network",
+					   .fields = fields,
+					   .count = ARRAY_LENGTH(fields),
+					   .values = &p->numbers };
+	snprintf(p->group.name, sizeof(p->group.name), "%s", p->name);
+	counter_group_add(&p->group);
+}
 
 static int layer_open(struct network_port *p, const struct network_provider *provider,
 		      const struct network_request *request, struct error *e)
@@ -233,6 +252,7 @@ struct network_port *network_port_open(const char *name, const char *uri, unsign
 	}
 	if (!open_uri(p, uri, queues, e)) {
 		network_port_set_active(p, 1);
+		add_counters(p);
 		return p;
 	}
 	error_wrap(e, "port %s: \"%.80s\"", name, uri);
@@ -246,5 +266,6 @@ void network_port_close(struct network_port *p)
 		return;
 	layers_close(p);
 	steering_close(&p->steering);
+	counter_group_remove(&p->group);
 	port_free(p);
 }

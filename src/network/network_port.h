@@ -90,6 +90,8 @@ int network_port_set_steering(struct network_port *p, const struct network_steer
  * network_peek() has returned 0 once. */
 struct network_queue *network_queue_open(struct network_port *p, unsigned index, struct reactor *r,
 					 void (*ready)(void *arg), void *arg, struct error *e);
+/* What waits for the user is lost, and counted (come_lost_stopping), and so is what comes until the
+ * next open (come_lost_stopped, the port's; docs/migration.md says which ports keep some). */
 void network_queue_close(struct network_queue *q);
 
 /* The rest: the queue's reactor.  None of it blocks.

@@ -62,6 +62,10 @@ struct reactor *network_queue_reactor(const struct network_layer_queue *q);
 unsigned network_queue_index(const struct network_layer_queue *q);
 /* A frame may have come, or peek may answer otherwise than it did.  The queue's reactor. */
 void network_queue_ready(struct network_layer_queue *q);
+/* Frames that were waiting are lost because the queue is closed.  The queue's reactor. */
+void network_queue_count_lost(struct network_layer_queue *q, unsigned count);
+/* Frames came while a queue was closed, and are lost.  Any thread. */
+void network_layer_count_lost(struct network_layer *l, uint64_t count);
 /* A frame that came was lost, or one that was taken to be sent: counted.  The queue's reactor. */
 void network_queue_count_drop(struct network_layer_queue *q);
 void network_queue_count_send_drop(struct network_layer_queue *q);

@@ -21,6 +21,7 @@ static const struct counter_field fields[] = {
 	{ "come_dropped", offsetof(struct network_numbers, come_dropped) },
 	{ "come_by_software", offsetof(struct network_numbers, come_by_software) },
 	{ "come_handed_over", offsetof(struct network_numbers, come_handed_over) },
+	{ "come_lost_stopping", offsetof(struct network_numbers, come_lost_stopping) },
 };
 
 /* ---- for layers ---- */
@@ -53,6 +54,11 @@ unsigned network_queue_index(const struct network_layer_queue *q)
 void network_queue_ready(struct network_layer_queue *q)
 {
 	q->queue->ready(q->queue->arg);
+}
+
+void network_queue_count_lost(struct network_layer_queue *q, unsigned count)
+{
+	counter_add(&q->queue->numbers.come_lost_stopping, count);
 }
 
 void network_queue_count_drop(struct network_layer_queue *q)

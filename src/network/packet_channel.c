@@ -191,13 +191,15 @@ void packet_channel_consume(struct packet_channel *c)
 	give(c, c->taken);
 }
 
-void packet_channel_drain(struct packet_channel *c)
+unsigned packet_channel_drain(struct packet_channel *c)
 {
 	struct network_frame f;
 	uint64_t refused = 0;
+	unsigned count = 0;
 
-	for (unsigned i = 0; i < COME && packet_channel_peek(c, &f, &refused); i++)
+	for (; count < COME && packet_channel_peek(c, &f, &refused); count++)
 		packet_channel_consume(c);
+	return count;
 }
 
 /* ---- open and close ---- */

@@ -41,7 +41,7 @@ bool packet_channel_flush(struct packet_channel *c);
 int packet_channel_peek(struct packet_channel *c, struct network_frame *f, uint64_t *refused);
 void packet_channel_consume(struct packet_channel *c);
 
-/* What has come so far is forgotten. */
-void packet_channel_drain(struct packet_channel *c);
+/* What has come so far is forgotten: how many frames. */
+unsigned packet_channel_drain(struct packet_channel *c);
 
 #endif

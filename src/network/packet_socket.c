@@ -4,7 +4,8 @@
  * guest left undone it does, or leaves to the card.  Small frames are copied when they are sent,
  * and leave together at the flush, large ones leave at once, after those before them.
  *
- * A socket that is not started has a filter that lets nothing in.
+ * A socket that is not started has a filter that lets nothing in.  After a stop it lets frames pass
+ * into a buffer that has no room for them: the kernel counts those that the guest has missed.
  */
 #include "network/packet_socket.h"
 
@@ -277,14 +278,17 @@ static void readable(void *arg)
 
 /* ---- start and stop of a queue ---- */
 
+/* How much of a frame a socket lets in, bytes. */
+enum gate { GATE_SHUT = 0, GATE_COUNTING = 1, GATE_OPEN = 1 << 30 };
+
 /* What the kernel sends itself is no frame that came, either (Linux 4.20 and later have options
  * that spare it the way here). */
-static int let_in(int fd, bool open)
+static int let_in(int fd, enum gate gate)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_PKTTYPE),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_OUTGOING, 1, 0),
-		BPF_STMT(BPF_RET | BPF_K, open ? UINT32_MAX : 0),
+		BPF_STMT(BPF_RET | BPF_K, gate),
 		BPF_STMT(BPF_RET | BPF_K, 0),
 	};
 	struct sock_fprog program = { .len = ARRAY_LENGTH(code), .filter = code };
@@ -292,13 +296,53 @@ static int let_in(int fd, bool open)
 	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) ? -errno : 0;
 }
 
-static void forget_stale(int fd)
+/* Returns how many frames that were; one that the header has no name for is one, too. */
+static unsigned forget_stale(int fd)
 {
-	char byte;
+	struct virtio_net_hdr h;
+	unsigned count = 0;
 
-	for (unsigned i = 0; i < STALE_MAX; i++)
-		if (recv(fd, &byte, sizeof(byte), MSG_DONTWAIT) < 0 && errno == EAGAIN)
-			return;
+	for (unsigned i = 0; i < STALE_MAX; i++) {
+		if (recv(fd, &h, sizeof(h), MSG_DONTWAIT) >= 0 || errno == EINVAL)
+			count++;
+		else if (errno == EAGAIN)
+			break;
+	}
+	return count;
+}
+
+static void set_room(int fd, int bytes)
+{
+	/* Beyond what the administrator allows everybody, where we may. */
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)))
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
+}
+
+/* Frames that the gate let pass since this was asked last, whether there was room for them or not
+ * (packet(7), PACKET_STATISTICS). */
+static unsigned count_passed(int fd)
+{
+	struct tpacket_stats stats = { 0 };
+	socklen_t size = sizeof(stats);
+
+	return getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, &stats, &size) ? 0 : stats.tp_packets;
+}
+
+/* From here to the next start the kernel has room for nothing, and counts what it drops. */
+static void begin_counting(int fd)
+{
+	count_passed(fd);
+	set_room(fd, 0);
+	let_in(fd, GATE_COUNTING);
+}
+
+/* What a socket that has never counted was shut to is not known. */
+static unsigned end_counting(int fd)
+{
+	let_in(fd, GATE_SHUT);
+	forget_stale(fd);
+	set_room(fd, KERNEL_ROOM);
+	return count_passed(fd);
 }
 
 static void prepare_come(struct packet_socket *s)
@@ -372,8 +416,8 @@ int packet_socket_start(struct packet_socket **to, struct packet_sockets *p,
 		return error_set(e, -ENOMEM, "out of memory");
 	s->watch =
 		(struct reactor_watch){ .fd = s->fd, .events = POLLIN, .fn = readable, .arg = s };
-	forget_stale(s->fd);
-	status = let_in(s->fd, true);
+	network_layer_count_lost(network_queue_layer(q), end_counting(s->fd));
+	status = let_in(s->fd, GATE_OPEN);
 	status = status ? status : reactor_watch_add(network_queue_reactor(q), &s->watch);
 	if (status) {
 		socket_free(s);
@@ -387,8 +431,11 @@ int packet_socket_start(struct packet_socket **to, struct packet_sockets *p,
 void packet_socket_stop(struct packet_socket *s)
 {
 	packet_socket_flush(s);
-	let_in(s->fd, false);
+	let_in(s->fd, GATE_SHUT);
 	reactor_watch_remove(&s->watch);
+	network_queue_count_lost(s->queue,
+				 s->holds + s->come_count - s->come_next + forget_stale(s->fd));
+	begin_counting(s->fd);
 	counter_group_remove(&s->group);
 	socket_free(s);
 }
@@ -399,9 +446,7 @@ static int set_options(int fd, struct error *e)
 {
 	const int on = 1, room = KERNEL_ROOM;
 
-	/* Beyond what the administrator allows everybody, where we may. */
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)))
-		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+	set_room(fd, room);
 	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)))
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
 	setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on));

@@ -319,7 +319,8 @@ int packet_xdp_start(struct packet_xdp_queue **to, struct packet_xdp *p,
 	}
 	take_what_is_ours(q);
 	for (unsigned i = 0; i < q->mine_count; i++)
-		packet_channel_drain(q->mine[i]->channel);
+		network_layer_count_lost(network_queue_layer(queue),
+					 packet_channel_drain(q->mine[i]->channel));
 	count(q);
 	*to = q;
 	return 0;
@@ -327,6 +328,11 @@ int packet_xdp_start(struct packet_xdp_queue **to, struct packet_xdp *p,
 
 void packet_xdp_stop(struct packet_xdp_queue *q)
 {
+	if (q->holds)
+		packet_channel_consume(q->holds->channel);
+	network_queue_count_lost(q->queue, q->holds ? 1 : 0);
+	for (unsigned i = 0; i < q->mine_count; i++)
+		network_queue_count_lost(q->queue, packet_channel_drain(q->mine[i]->channel));
 	for (unsigned i = 0; i < q->mine_count; i++) {
 		post_leave(q, q->mine[i]);
 		wake_owner(q, q->mine[i]);

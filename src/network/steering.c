@@ -10,7 +10,7 @@ int steering_open(struct steering *s, unsigned queues)
 {
 	pthread_mutex_init(&s->lock, NULL);
 	for (; queues > 1 && s->queues < queues; s->queues++) {
-		s->inboxes[s->queues] = frame_inbox_create();
+		s->inboxes[s->queues] = frame_inbox_create(NULL);
 		if (!s->inboxes[s->queues]) {
 			steering_close(s);
 			return -ENOMEM;

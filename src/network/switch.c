@@ -287,10 +287,12 @@ static void inboxes_release(struct switch_port *port)
 		frame_inbox_release(port->inboxes[i]);
 }
 
-static int inboxes_create(struct switch_port *port, unsigned queues, struct error *e)
+static int inboxes_create(struct network_layer *l, unsigned queues, struct error *e)
 {
+	struct switch_port *port = network_layer_state(l);
+
 	for (; port->queues < queues; port->queues++) {
-		port->inboxes[port->queues] = frame_inbox_create();
+		port->inboxes[port->queues] = frame_inbox_create(l);
 		if (!port->inboxes[port->queues]) {
 			inboxes_release(port);
 			return error_set(e, -ENOMEM, "out of memory");
@@ -307,7 +309,7 @@ static int switch_open(struct network_layer *l, const struct network_request *re
 
 	if (!*request->uri->path)
 		return error_set(e, -EINVAL, "a switch needs a name: \"switch:NAME\"");
-	status = inboxes_create(port, request->queues, e);
+	status = inboxes_create(l, request->queues, e);
 	if (status)
 		return status;
 	atomic_init(&port->active, 1);

@@ -28,6 +28,7 @@ enum { TAP_F_USO4 = 0x20, TAP_F_USO6 = 0x40 };
 enum {
 	HEADER = sizeof(struct virtio_net_hdr),
 	BUFFER = HEADER + NETWORK_FRAME_MAX,
+	DRAINED_MAX = 4096,  /* frames: more than any queue holds; others may go on coming */
 	SEGMENTS_MAX = 1023, /* of a frame: writev(2) takes one more, the header */
 };
 
@@ -151,8 +152,11 @@ static int tap_queue_open(struct network_layer_queue *q, struct error *e)
 /* What came for a guest that was here before is not for the next one. */
 static void drain(struct tap_queue *t)
 {
-	for (unsigned i = 0; i < 4096 && read(t->fd, t->buffer, BUFFER) > 0; i++)
+	unsigned count = t->length > 0;
+
+	for (; count < DRAINED_MAX && read(t->fd, t->buffer, BUFFER) > 0; count++)
 		;
+	network_queue_count_lost(t->queue, count);
 }
 
 static void tap_queue_close(struct network_layer_queue *q)

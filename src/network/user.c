@@ -201,10 +201,12 @@ static void inboxes_release(struct user_state *u)
 		frame_inbox_release(u->inboxes[i]);
 }
 
-static int inboxes_create(struct user_state *u, unsigned queues, struct error *e)
+static int inboxes_create(struct network_layer *l, unsigned queues, struct error *e)
 {
+	struct user_state *u = network_layer_state(l);
+
 	for (; u->queues < queues; u->queues++) {
-		u->inboxes[u->queues] = frame_inbox_create();
+		u->inboxes[u->queues] = frame_inbox_create(l);
 		if (u->inboxes[u->queues])
 			continue;
 		inboxes_release(u);
@@ -226,7 +228,7 @@ static int user_open(struct network_layer *l, const struct network_request *requ
 
 	if (!status && *request->uri->path)
 		status = error_set(e, -EINVAL, "\"%.40s\": user: has no place", request->uri->path);
-	status = status ? status : inboxes_create(u, request->queues, e);
+	status = status ? status : inboxes_create(l, request->queues, e);
 	if (status)
 		return status;
 	u->active = 1;

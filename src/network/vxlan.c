@@ -285,8 +285,9 @@ static void port_clear(struct vxlan_port *port)
 	mac_table_free(port->macs);
 }
 
-static int port_fill(struct vxlan_port *port, unsigned queues, struct error *e)
+static int port_fill(struct network_layer *l, unsigned queues, struct error *e)
 {
+	struct vxlan_port *port = network_layer_state(l);
 	const struct vxlan_options *o = &port->options;
 
 	if (getrandom(&port->key, sizeof(port->key), 0) < 0)
@@ -298,7 +299,7 @@ static int port_fill(struct vxlan_port *port, unsigned queues, struct error *e)
 	if (!port->macs || !port->peers || (o->suppress && !port->neighbours))
 		return error_set(e, -ENOMEM, "out of memory");
 	for (; port->queues < queues; port->queues++) {
-		port->inboxes[port->queues] = frame_inbox_create();
+		port->inboxes[port->queues] = frame_inbox_create(l);
 		if (!port->inboxes[port->queues])
 			return error_set(e, -ENOMEM, "out of memory");
 	}
@@ -321,7 +322,7 @@ static int vxlan_open(struct network_layer *l, const struct network_request *req
 
 	port->name = network_layer_name(l);
 	atomic_init(&port->active, 1);
-	status = status ? status : port_fill(port, request->queues, e);
+	status = status ? status : port_fill(l, request->queues, e);
 	status = status ? status : vxlan_endpoint_join(port, e);
 	if (status) {
 		port_clear(port);

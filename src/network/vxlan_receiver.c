@@ -36,6 +36,7 @@ enum {
 	MESSAGES = 16,
 	MESSAGE_BYTES = 65536, /* more than UDP has, coalesced or not */
 	CALLS = 4,             /* per turn */
+	FORGOTTEN_MAX = 65536, /* datagrams at the end: others may go on coming */
 	SECOND_NS = 1000 * 1000 * 1000,
 	PAUSE_NS = 20 * 1000 * 1000, /* until a full inbox is tried again */
 };
@@ -343,9 +344,25 @@ struct vxlan_receiver *vxlan_receiver_create(struct vxlan_port *port, struct net
 	return NULL;
 }
 
+/* What the kernel has for us: datagrams, or runs of them that it has put together. */
+static void forget_waiting(struct vxlan_receiver *r, const struct ear *ear)
+{
+	unsigned count = 0;
+	char byte;
+
+	if (ear->watch.fd < 0)
+		return;
+	for (; count < FORGOTTEN_MAX; count++)
+		if (recv(ear->watch.fd, &byte, sizeof(byte), MSG_DONTWAIT) < 0)
+			break;
+	network_queue_count_lost(r->queue, count);
+}
+
 void vxlan_receiver_free(struct vxlan_receiver *r)
 {
 	reactor_timer_cancel(&r->pause);
+	forget_waiting(r, &r->group);
+	forget_waiting(r, &r->own);
 	ear_close(&r->group);
 	ear_close(&r->own);
 	vxlan_listener_end(&r->listener);

@@ -245,6 +245,42 @@ static inline void wire_expect(struct bed *b, const struct frame *f)
 	assert_memory_equal(come.bytes, f->bytes, f->length);
 }
 
+static inline void wire_send_some(struct bed *b, unsigned first, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		frame_make(&sent, 100 + first + i, 1);
+		wire_send(b, &sent);
+	}
+}
+
+/* Stopped for a migration with frames waiting, and going on: between the two `kept` of 7 frames
+ * wait for the guest, the others are counted. */
+static inline void check_stop(struct bed *b, unsigned kept)
+{
+	uint64_t stopping = counter_sum("network", "net0", "come_lost_stopping");
+	uint64_t stopped = counter_sum("network", "net0", "come_lost_stopped");
+	struct network_frame got;
+	struct error e;
+
+	wire_send_some(b, 0, 40);
+	assert_true(port_peek(b, 0, &got));
+	network_queue_close(b->queues[0]);
+	b->queues[0] = NULL;
+	assert_int_equal(counter_sum("network", "net0", "come_lost_stopping") - stopping, 40);
+	wire_send_some(b, 100, 7);
+	b->queues[0] = network_queue_open(b->port, 0, b->r, ready, &b->ready[0], &e);
+	assert_non_null(b->queues[0]);
+	assert_int_equal(counter_sum("network", "net0", "come_lost_stopped") - stopped, 7 - kept);
+	for (unsigned i = 0; i < kept; i++) {
+		frame_make(&sent, 200 + i, 1);
+		port_expect(b, 0, &sent);
+	}
+	frame_make(&sent, 300, 1);
+	wire_send(b, &sent);
+	port_expect(b, 0, &sent);
+	assert_int_equal(counter_sum("network", "net0", "come_lost_stopping") - stopping, 40);
+}
+
 /* ---- the bed ---- */
 
 static inline int bed_create(void **state)

@@ -185,6 +185,33 @@ static void needs_a_privilege(void **state)
 	assert_int_equal(seteuid(0), 0);
 }
 
+static void counts_what_the_guest_misses(void **state)
+{
+	struct bed *b = *state;
+
+	bed_open(b, "", 1);
+	for (unsigned i = 0; i < 3; i++)
+		check_stop(b, 0);
+}
+
+/* A TAP interface: the kernel keeps what comes meanwhile, as many as its queue is long. */
+static void a_tap_keeps_what_comes(void **state)
+{
+	struct bed *b = *state;
+	struct error e;
+
+	if (bed_try(b, "tap:tap0", 1, &e)) {
+		print_message("no TAP here: %s\n", e.text);
+		skip();
+	}
+	b->queues[0] = network_queue_open(b->port, 0, b->r, ready, &b->ready[0], &e);
+	assert_non_null(b->queues[0]);
+	close(b->wire);
+	b->wire = wire_open("tap0");
+	for (unsigned i = 0; i < 3; i++)
+		check_stop(b, 7);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -192,6 +219,8 @@ int main(void)
 		ON(packet, keeps_the_order),
 		ON(packet, refuses_what_is_longer_than_the_mtu),
 		ON(packet, carries_vlan_tags),
+		ON(packet, counts_what_the_guest_misses),
+		ON(tap, a_tap_keeps_what_comes),
 		ON(packet, leaves_undone_what_is_undone),
 		ON(packet, shifts_the_header_behind_a_tag),
 		ON(packet, spreads_frames_over_active_queues),

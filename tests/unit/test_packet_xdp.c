@@ -186,6 +186,19 @@ static void says_what_xdp_cannot_do(void **state)
 	assert_int_equal(namespace_xdp("left"), 0);
 }
 
+static void counts_what_the_guest_misses(void **state)
+{
+	struct bed *b = *state;
+
+	bed_open(b, "", 1);
+	bed_await_link(b, true);
+	frame_make(&sent, 100, 1);
+	port_expect_at_last(b, &sent);
+	port_expect_nothing(b, 0);
+	for (unsigned i = 0; i < 3; i++)
+		check_stop(b, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -198,6 +211,7 @@ int main(void)
 		ON(xdp, serves_all_channels_with_few_queues),
 		ON(xdp, keeps_a_channel_while_its_frame_is_used),
 		ON(xdp, takes_away_its_program),
+		ON(xdp, counts_what_the_guest_misses),
 		ON(xdp, does_without_the_driver),
 		ON(xdp, says_what_xdp_cannot_do),
 	};

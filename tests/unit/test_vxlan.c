@@ -680,11 +680,34 @@ static void counts_what_is_too_large(void **state)
 	free(bytes);
 }
 
+/* Stopped for a migration: what waits is counted as lost, and does not come later. */
+static void counts_what_waits_at_a_stop(void **state)
+{
+	struct bed *b = *state;
+
+	open_pair(b, AF_INET, 1, "");
+	b->b.idle = true;
+	for (unsigned i = 0; i < 5; i++)
+		side_send_new(&b->a, 60, mac_all, mac_a);
+	bed_settle(b);
+	for (unsigned i = 0; i < 2; i++) /* these wait in the kernel */
+		side_send_new(&b->a, 60, mac_all, mac_a);
+	network_queue_close(b->b.queues[--b->b.queue_count]);
+	assert_int_equal(counter_sum("network", b->b.name, "come_lost_stopping"), 7);
+	side_send_new(&b->a, 60, mac_all, mac_a); /* to nobody */
+	b->b.idle = false;
+	side_open_queues(&b->b, 1);
+	bed_settle(b);
+	assert_int_equal(b->b.count, 0);
+	exchange(b);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, bed_create, bed_free)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(counts_what_waits_at_a_stop),
 		TEST(carries_frames_both_ways),
 		TEST(carries_frames_over_ipv6),
 		TEST(carries_frames_without_checksums),
