@@ -83,7 +83,8 @@ void help_print_program(FILE *to)
 	print_entry(to, "blk", "serve one disk to one socket; so does outboard-blk");
 	print_entry(to, "net", "serve one network device to one socket; so does outboard-net");
 	print_entry(to, "serve", "serve the devices that a configuration file describes");
-	print_entry(to, "help [TOPIC]", "explain blk, net, serve, disks, ports or config");
+	print_entry(to, "help [TOPIC]",
+		    "explain blk, net, serve, disks, ports, features or config");
 	fprintf(to, "\nOptions:\n");
 	print_entry(to, "--help", "print this text and exit");
 	print_entry(to, "--version", "print the version and exit");

@@ -36,11 +36,11 @@ struct request {
 	struct storage_io io;
 };
 
-static inline void bed_open_mode(struct bed *b, const char *uri, bool read_only)
+static inline void bed_open_world(struct bed *b, const char *uri, bool read_only, uint64_t seed)
 {
 	struct error e = { 0 };
 
-	b->world = reactor_world_create(7);
+	b->world = reactor_world_create(seed);
 	b->control = reactor_virtual_create(b->world, "control");
 	b->worker[0] = reactor_virtual_create(b->world, "worker0");
 	b->worker[1] = reactor_virtual_create(b->world, "worker1");
@@ -52,6 +52,16 @@ static inline void bed_open_mode(struct bed *b, const char *uri, bool read_only)
 	b->channel = storage_channel_open(b->storage, b->worker[0], &e);
 	if (!b->channel)
 		fail_msg("%s", e.text);
+}
+
+static inline void bed_open_mode(struct bed *b, const char *uri, bool read_only)
+{
+	bed_open_world(b, uri, read_only, 7);
+}
+
+static inline void bed_open_seeded(struct bed *b, const char *uri, uint64_t seed)
+{
+	bed_open_world(b, uri, false, seed);
 }
 
 static inline void bed_open(struct bed *b, const char *uri)

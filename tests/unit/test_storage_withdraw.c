@@ -282,6 +282,102 @@ static void the_status_means_nothing_else(void **state)
 	refuses_uri("fault+null:?fault-errno=ECANCELED", -EINVAL, "was withdrawn");
 }
 
+/* ---- whatever happens ---- */
+
+enum { RANGES = 16, RANGE = 4 * LENGTH };
+
+/* A write, over and over, of a byte that has never been written there before. */
+struct range {
+	struct request *request;
+	unsigned char bytes[RANGE];
+	unsigned char attempt;
+	unsigned char content; /* of the disk, when no write is under way */
+	bool busy, doubtful;   /* doubtful: the last write was withdrawn */
+};
+
+static void range_check(struct bed *b, struct range *r, unsigned i)
+{
+	unsigned char back[RANGE];
+
+	assert_int_equal(bed_read(b, (uint64_t)i * RANGE, RANGE, back), 0);
+	for (unsigned k = 0; k < RANGE; k++)
+		assert_int_equal(back[k], r->content);
+	r->doubtful = false;
+}
+
+static void range_write(struct bed *b, struct range *ranges, unsigned i)
+{
+	struct range *r = &ranges[i];
+
+	if (r->doubtful)
+		range_check(b, r, i);
+	memset(r->bytes, ++r->attempt, RANGE);
+	r->request = bed_request(b, STORAGE_WRITE, (uint64_t)i * RANGE, RANGE, r->bytes);
+	r->request->io.flags = 0;
+	r->busy = true;
+	bed_submit(b, r->request);
+}
+
+/* What was withdrawn was not executed, what succeeded was, whole. */
+static void range_settle(struct range *r, unsigned *withdrawn)
+{
+	if (!r->busy || !r->request->done)
+		return;
+	assert_int_equal(r->request->done, 1);
+	assert_true(r->request->io.status == 0 || r->request->io.status == -ECANCELED);
+	r->doubtful = r->request->io.status == -ECANCELED;
+	*withdrawn += r->doubtful;
+	r->content = r->doubtful ? r->content : r->attempt;
+	r->busy = false;
+	free(r->request);
+}
+
+static void play(struct bed *b, struct range *ranges, unsigned *withdrawn)
+{
+	for (unsigned turn = 0; turn < 400; turn++) {
+		unsigned i = reactor_world_random(b->world) % RANGES;
+
+		if (!ranges[i].busy)
+			range_write(b, ranges, i);
+		if (reactor_world_random(b->world) % 40 == 0)
+			withdraw(b);
+		for (unsigned steps = reactor_world_random(b->world) % 4; steps > 0; steps--)
+			reactor_world_step(b->world);
+		for (unsigned k = 0; k < RANGES; k++)
+			range_settle(&ranges[k], withdrawn);
+	}
+	bed_run(b);
+	for (unsigned k = 0; k < RANGES; k++) {
+		range_settle(&ranges[k], withdrawn);
+		assert_false(ranges[k].busy);
+		range_check(b, &ranges[k], k);
+	}
+}
+
+static void each_is_executed_or_handed_back(void **state)
+{
+	static const char *const uris[] = {
+		"delay+memory:?size=1M&time=10us&jitter=2ms",
+		"limit+memory:?size=1M&iops=2000&iops-burst=3&bps=4M&bps-burst=16K",
+		"split+delay+memory:?size=1M&time=10us&jitter=1ms&transfer-max=4K",
+		"split+limit+memory:?size=1M&iops=8000&iops-burst=2&transfer-max=4K",
+		"delay+split+limit+split+delay+memory:?size=1M&time=10us&jitter=1ms&iops=20000&"
+		"iops-burst=2&transfer-max=4K",
+	};
+	unsigned withdrawn = 0;
+
+	for (unsigned round = 0; round < 60 * ARRAY_LENGTH(uris); round++) {
+		static struct range ranges[RANGES];
+		struct bed b;
+
+		memset(ranges, 0, sizeof(ranges));
+		bed_open_seeded(&b, uris[round % ARRAY_LENGTH(uris)], round + 1);
+		play(&b, ranges, &withdrawn);
+		bed_close(&b);
+	}
+	assert_true(withdrawn > 1000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -293,6 +389,7 @@ int main(void)
 		cmocka_unit_test(providers_finish_what_they_have),
 		cmocka_unit_test(the_log_says_so),
 		cmocka_unit_test(the_status_means_nothing_else),
+		cmocka_unit_test(each_is_executed_or_handed_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
