@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ HOST, GUEST = "10.8.5.1", "10.8.5.2"
 RINGS = ("split", "packed")
 JOBS, JOB_MEGABYTES = 2, 16
 ANNOUNCED_SECONDS = 5
-PROGRESS = 50            # requests to write
+KILLS = int(os.environ.get("MIGRATION_KILLS", "4"))
+PROGRESS = 20            # requests to write
 # Without KVM, QEMU 7.2 crashes where a vhost-user network device has MSI-X.
 LIMITS = {"7.2": {"cpus": 1, "net": {"vectors": 0}}, "11.1": {"cpus": 2, "net": {}}}
 
@@ -80,10 +82,12 @@ class Network:
 class Place:
     """Where the guest can be: one Outboard and one QEMU."""
 
-    def __init__(self, world, number, incoming):
+    def __init__(self, world, number, incoming=True, delay=None, **unlike):
         self.name = f"place{number}"
         self.world = world
         self.tap = f"tap{number}"
+        self.delay = delay      # of each request, as the filter has it
+        self.unlike = unlike    # {disk: what is different about it here}
         self.outboard = Outboard(world.directory, name=self.name, prefix=world.network.host.prefix,
                                  config={"devices": [*self.blk(), self.net()]})
         limits = LIMITS[world.version]
@@ -100,10 +104,13 @@ class Place:
     def socket(self, device):
         return str(self.world.directory / f"{self.name}-{device}.sock")
 
+    def disk(self, ring):
+        slow, time = ("delay+", f"&time={self.delay}") if self.delay else ("", "")
+        return f"{slow}file:{self.world.images[ring]}?lock=off{time}"
+
     def blk(self):
         return [{"type": "blk", "name": ring, "serial": ring, "socket-path": self.socket(ring),
-                 "disk": f"{self.world.filters}file:{self.world.images[ring]}?lock=off"}
-                for ring in RINGS]
+                 "disk": self.disk(ring), **self.unlike.get(ring, {})} for ring in RINGS]
 
     def net(self):
         return {"type": "net", "name": "net0", "mac": MAC, "port": f"tap:{self.tap}",
@@ -144,7 +151,6 @@ class World:
         self.qemu = vfio_user_qemu() if version == "11.1" else QEMU
         self.guest = Guest.make()
         self.directory = Path(tempfile.mkdtemp(prefix="outboard."))
-        self.filters = ""
         self.images = {ring: self.directory / f"{ring}.img" for ring in RINGS}
         for image in self.images.values():
             image.write_bytes(b"")
@@ -160,9 +166,9 @@ class World:
         self.devices = {}
         self.figures = []
 
-    def place(self, incoming):
+    def place(self, **how):
         self.places += 1
-        return Place(self, self.places, incoming)
+        return Place(self, self.places, **how)
 
     @property
     def vm(self):
@@ -184,9 +190,9 @@ class World:
         self.network.start_pings()
         return self
 
-    def prepare(self):
+    def prepare(self, **how):
         """Another place, ready for the guest."""
-        self.there = self.place(incoming=True).start()
+        self.there = self.place(**how).start()
         return Migration(self.vm, self.there.vm, self.directory / f"to-{self.there.name}")
 
     def arrive(self):
@@ -194,9 +200,15 @@ class World:
         left, self.here, self.there = self.here, self.there, None
         left.leave()
 
-    def migrate(self):
+    def stay(self):
+        """The guest has not left: the other place is of no use.  Returns what its QEMU said."""
+        there, self.there = self.there, None
+        there.abandon()
+        return there.vm.output()
+
+    def migrate(self, **how):
         """There, with everything that goes with it; returns the figures."""
-        migration = self.prepare()
+        migration = self.prepare(**how)
         state = migration.move()
         self.arrive()
         self.figures.append((migration, state))
@@ -235,7 +247,8 @@ class Load:
     def start(self):
         self.world.run("rm -f /run/stop /run/*.end /run/*.sum")
         for ring, device in self.world.devices.items():
-            command = fio.verifying(device, 4, jobs=JOBS, depth=16, megabytes=JOB_MEGABYTES)
+            command = fio.verifying(device, 4, jobs=JOBS, depth=16, megabytes=JOB_MEGABYTES,
+                                    sizes="4k-64k")
             self._background(f"until [ -e /run/stop ]; do {command} >/run/{ring}.log 2>&1 || break; "
                              f"done; [ -e /run/stop ] && echo good >/run/{ring}.end || "
                              f"echo bad >/run/{ring}.end")
@@ -254,14 +267,15 @@ class Load:
 
     def writes(self):
         """How many requests to write each disk has done."""
-        return [int(self.world.run(f"cat /sys/block/{device[5:]}/stat").split()[4])
-                for device in self.world.devices.values()]
+        names = " ".join(f"/sys/block/{device[5:]}/stat" for device in self.world.devices.values())
+        return [int(line.split()[4]) for line in self.world.run(f"cat {names}").splitlines()]
 
     def wait_progress(self):
-        """It goes on, on all disks."""
-        before = self.writes()
+        """It goes on, on all disks and over the network."""
+        before, pings = self.writes(), len(self.world.network.pings())
         wait_until(lambda: all(now - then >= PROGRESS for now, then in zip(self.writes(), before)), 60,
                    "the load to go on")
+        wait_until(lambda: len(self.world.network.pings()) > pings, 20, "the network to go on")
         self.world.run("for end in /run/*.end /run/*.sum; do [ ! -s $end ] || { cat $end /run/*.log; "
                        "exit 1; }; done")
 
@@ -293,11 +307,13 @@ def digest(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@pytest.fixture(name="load")
+@pytest.fixture(scope="module", name="load")
 def load_fixture(world):
+    """Over all tests of a world: what it finds at the end, it finds in each of them."""
     load = Load(world)
     try:
         yield load.start()
+        load.stop()
     finally:
         load.abandon()
 
@@ -307,11 +323,69 @@ def test_there_and_back(world, load):
     for _ in range(ROUNDS or 4):
         world.migrate()
         load.wait_progress()
-    load.stop()
     report(world)
-    for migration, state in world.figures:
+    for migration, _ in world.figures:
         assert any(migration.begun <= when <= migration.ended + ANNOUNCED_SECONDS
-                   for when, _ in world.network.announcements()), "the guest's new place is unknown"
+                   for when, _ in world.network.announcements()), "nobody knows the new place"
+
+
+def test_slow_storage(world, load):
+    """If this fails, requests that take long are lost when the guest leaves, or hold it for ever."""
+    world.migrate(delay="300ms")
+    load.wait_progress()
+    world.migrate()
+    load.wait_progress()
+
+
+def test_cancelled(world, load):
+    """If this fails, a guest that was to go and stays is left with a log, or without its disks."""
+    migration = world.prepare().start_slowly()
+    migration.wait_under_way()
+    migration.cancel()
+    assert migration.wait()["status"] == "cancelled"
+    world.stay()
+    load.wait_progress()
+    world.migrate()
+
+
+def test_destination_dies(world, load):
+    """If this fails, the end of a destination before the guest has left is the guest's end."""
+    migration = world.prepare().start_slowly()
+    migration.wait_under_way()
+    world.there.vm.kill()
+    assert migration.wait()["status"] == "failed"
+    world.stay()
+    load.wait_progress()
+
+
+def test_fewer_features(world, load):
+    """If this fails, a guest loses a feature that it uses on its way, and does not know."""
+    migration = world.prepare(split={"features": "-discard"})
+    assert migration.start().wait()["status"] == "failed"
+    wait_until(lambda: not world.there.vm.running, 20, "the destination to refuse")
+    assert "unsupported. Allowed features" in world.stay()
+    load.wait_progress()
+
+
+# QEMU 7.2 forgets what is in flight when a device ends while it is being stopped.
+@pytest.mark.parametrize("world", ["11.1"], indirect=True)
+def test_outboards_killed(world, load):
+    """If this fails, a crash of either Outboard during a migration costs the guest data or its life."""
+    print(f"seed {SEED}")
+    for _ in range(KILLS):
+        migration = world.prepare().start_slowly()
+        victim = world.random.choice([world.here, world.there])
+        time.sleep(world.random.uniform(0, 1.5))
+        victim.restart_outboard()
+        status = migration.wait()["status"]
+        print(f"{victim.name}'s Outboard killed {time.time() - migration.begun:.2f} s "
+              f"before the end: {status}")
+        if status == "completed":
+            migration.wait_resumed()
+            world.arrive()
+        else:
+            world.stay()
+        load.wait_progress()
 
 
 def lost_pings(pings, since, until):
@@ -319,7 +393,7 @@ def lost_pings(pings, since, until):
     near = [ping for ping in pings if since - 1 <= ping[0] <= until + 1]
     pairs = list(zip(near, near[1:]))
     return (sum(after[1] - before[1] - 1 for before, after in pairs),
-            max(after[0] - before[0] for before, after in pairs))
+            max((after[0] - before[0] for before, after in pairs), default=0))
 
 
 def report(world):

@@ -6,13 +6,13 @@ JOB_MEGABYTES = 48
 DISK_MEGABYTES = JOBS * JOB_MEGABYTES + JOB_MEGABYTES
 
 
-def verifying(device, seconds, discards=True, jobs=JOBS, depth=32,
-              megabytes=JOB_MEGABYTES):
-    """Random writes of 4 KiB to 256 KiB by several jobs at depth 32, each block read again and
+def verifying(device, seconds, discards=True, jobs=JOBS, depth=32, megabytes=JOB_MEGABYTES,
+              sizes="4k-256k"):
+    """Random writes of these sizes by several jobs at depth 32, each block read again and
     compared with what was last written there: its header names the offset and the pass."""
     common = (f"--filename={device} --allow_file_create=0 --ioengine=libaio --direct=1 "
               f"--verify=crc32c --verify_fatal=1 "
-              f"--time_based --runtime={seconds} --size={megabytes}m --bsrange=4k-256k "
+              f"--time_based --runtime={seconds} --size={megabytes}m --bsrange={sizes} "
               f"--iodepth={depth} --verify_backlog=64 --randrepeat=0 --group_reporting --minimal "
               f"--name=writes --rw=randwrite --numjobs={jobs} --offset_increment={megabytes}m")
     if not discards:

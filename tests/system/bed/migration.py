@@ -8,7 +8,8 @@ ENDS = ("completed", "failed", "cancelled")
 
 class Migration:
     """From one running virtual machine to one that was started with incoming=True.  The socket is a
-    path that nobody uses yet."""
+    path that nobody uses yet.  "completed" is what the destination has confirmed: without the return
+    path, a source believes that its guest has gone when the destination has refused it."""
 
     def __init__(self, source, destination, socket, downtime_ms=500, bandwidth=1 << 30):
         self.source = source
@@ -19,14 +20,24 @@ class Migration:
         self.ended = None
 
     def start(self):
+        for machine in (self.destination, self.source):
+            machine.qmp.execute("migrate-set-capabilities", capabilities=[
+                {"capability": "return-path", "state": True}])
         self.destination.qmp.execute("migrate-incoming", uri=self.address)
         self.source.qmp.execute("migrate-set-parameters", **self.parameters)
         self.begun = time.time()
         self.source.qmp.execute("migrate", uri=self.address)
         return self
 
-    def set_bandwidth(self, bandwidth):
-        self.source.qmp.execute("migrate-set-parameters", **{"max-bandwidth": bandwidth})
+    def start_slowly(self):
+        """It takes a second or two."""
+        self.parameters["max-bandwidth"] = 96 << 20
+        return self.start()
+
+    def wait_under_way(self):
+        """Some of the memory is there, most of it is not."""
+        wait_until(lambda: self.state().get("ram", {}).get("transferred", 0) > 8 << 20, 30,
+                   "the migration to get going")
 
     def cancel(self):
         self.source.qmp.execute("migrate_cancel")
