@@ -4,8 +4,8 @@
  * guest left undone it does, or leaves to the card.  Small frames are copied when they are sent,
  * and leave together at the flush, large ones leave at once, after those before them.
  *
- * A socket that is not started has a filter that lets nothing in.  After a stop it lets frames pass
- * into a buffer that has no room for them: the kernel counts those that the guest has missed.
+ * A socket that is not started has a filter that lets frames pass into a buffer without room for
+ * them: the kernel counts those that the guest has missed.
  */
 #include "network/packet_socket.h"
 
@@ -336,7 +336,6 @@ static void begin_counting(int fd)
 	let_in(fd, GATE_COUNTING);
 }
 
-/* What a socket that has never counted was shut to is not known. */
 static unsigned end_counting(int fd)
 {
 	let_in(fd, GATE_SHUT);
@@ -475,7 +474,7 @@ static int socket_open(int *fd, const struct packet_interface *i, struct error *
 	status = packet_interface_socket(fd, e);
 	if (status)
 		return status;
-	status = let_in(*fd, false);
+	status = let_in(*fd, GATE_SHUT);
 	if (status)
 		return error_set(e, status, "socket filter: %s", strerror(-status));
 	status = set_options(*fd, e);
@@ -539,6 +538,8 @@ int packet_sockets_open(struct packet_sockets **to, const struct packet_interfac
 		packet_sockets_close(p);
 		return status;
 	}
+	for (unsigned k = 0; k < p->count; k++)
+		begin_counting(p->fds[k]);
 	describe(p, i, limits);
 	*to = p;
 	return 0;

@@ -8,7 +8,7 @@
 struct packet_socket;
 struct packet_sockets;
 
-/* Control thread.  Opens all, which receive nothing until they are started, and fills in
+/* Control thread.  Opens all, which only count what comes until they are started, and fills in
  * *limits.  0, or -errno with *e. */
 int packet_sockets_open(struct packet_sockets **to, const struct packet_interface *i,
 			unsigned queues, struct network_limits *limits, struct error *e);

@@ -189,7 +189,14 @@ static void counts_what_the_guest_misses(void **state)
 {
 	struct bed *b = *state;
 
-	bed_open(b, "", 1);
+	uint64_t before = counter_sum("network", "net0", "come_lost_stopped");
+	struct error e;
+
+	assert_int_equal(bed_try(b, "packet:left?mode=packet", 1, &e), 0);
+	wire_send_some(b, 0, 9);
+	b->queues[0] = network_queue_open(b->port, 0, b->r, ready, &b->ready[0], &e);
+	assert_non_null(b->queues[0]);
+	assert_int_equal(counter_sum("network", "net0", "come_lost_stopped") - before, 9);
 	for (unsigned i = 0; i < 3; i++)
 		check_stop(b, 0);
 }
