@@ -12,12 +12,13 @@ from .outboard import Outboard
 from .process import Process, cpu_ticks, wait_until
 from .qmp import QmpError
 from .report import Sums, report_lines
+from .storage_daemon import StorageDaemon
 from .virtual_machine import (QEMU, Disk, Nic, PciDisk, VirtualMachine, qemu_version,
                               vfio_user_qemu)
 
 __all__ = ["Disk", "Guest", "Migration",
            "Namespace", "NbdServer", "Nic", "OpenVSwitch", "Outboard", "PciDisk", "Process", "QEMU",
-           "QemuNbdServer", "QmpError", "Sums", "Unavailable", "VirtualMachine",
+           "QemuNbdServer", "QmpError", "StorageDaemon", "Sums", "Unavailable", "VirtualMachine",
            "accelerator", "cpu_ticks", "fio", "make_boot_disk", "qemu_version",
            "report_lines", "vfio_user_qemu",
            "wait_until"]

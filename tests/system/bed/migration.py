@@ -11,7 +11,7 @@ class Migration:
     path that nobody uses yet.  "completed" is what the destination has confirmed: without the return
     path, a source believes that its guest has gone when the destination has refused it."""
 
-    def __init__(self, source, destination, socket, downtime_ms=500, bandwidth=1 << 30):
+    def __init__(self, source, destination, socket, downtime_ms=60, bandwidth=1 << 28):
         self.source = source
         self.destination = destination
         self.address = f"unix:{socket}"
