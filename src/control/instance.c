@@ -129,6 +129,7 @@ static int create_device(struct instance *i, struct reactor **workers, unsigned 
 		.name = s->name,
 		.queues = s->queues,
 		.queue_size = s->queue_size,
+		.drain_ns = s->drain_ms * UINT64_C(1000000),
 		.control = i->control,
 		.workers = workers,
 		.packed = !strcmp(s->packed, "on"),

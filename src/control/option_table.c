@@ -142,6 +142,10 @@ const struct program_option option_table[] = {
 	  .help = "offer less, so that a driver's choice fits another device that the VM comes "
 		  "from or goes to: -packed,-event_idx or only:flush,mq (see \"outboard help "
 		  "features\")" },
+	{ "drain-ms", OPTION_NUMBER, OF_DEVICE(drain_ms), .places = EVERY_DEVICE, .value = "N",
+	  .minimum = 1, .maximum = 3600000, .preset = 5000,
+	  .help = "how long a migration's stop waits for requests that the storage may still "
+		  "execute, in milliseconds; what has not been sent to it is not waited for" },
 	{ "link-model", OPTION_TEXT, OF_DEVICE(link_model), .places = EVERY_DEVICE, .value = "TEXT",
 	  .check = check_not_empty,
 	  .help = "put a modelled bus before the guest's memory, for experiments: "

@@ -27,6 +27,7 @@ struct device_settings {
 	int64_t queues, queue_size;	/* queues: of a network device, pairs; 0 until completed */
 	int64_t mtu;	/* bytes; 0: the port's */
 	int64_t block_size; /* bytes; 0: the disk's */
+	int64_t drain_ms;
 	bool connect, read_only, doorbell_page, rss;
 };
 

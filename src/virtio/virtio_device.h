@@ -172,7 +172,9 @@ void virtio_device_resume(struct virtio_device *d, int *status, struct reactor_t
 
 /* While quiesced: adds the records of all that a driver can see of the device. */
 void virtio_device_save(const struct virtio_device *d, struct stream_writer *w);
-/* After a reset, with a stream that virtio_device_save() alone has filled.  On an error, which *e
+/* The same without what transports move by themselves: queues and status. */
+void virtio_device_save_internal(const struct virtio_device *d, struct stream_writer *w);
+/* After a reset, with a stream that one of these alone has filled.  On an error, which *e
  * tells, nothing has changed; else the device is as it was when it was saved: quiesced. */
 int virtio_device_load(struct virtio_device *d, const void *bytes, size_t n, struct error *e);
 

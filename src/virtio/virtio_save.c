@@ -59,3 +59,9 @@ void virtio_device_save(const struct virtio_device *d, struct stream_writer *w)
 	}
 	d->type->save(d, w);
 }
+
+void virtio_device_save_internal(const struct virtio_device *d, struct stream_writer *w)
+{
+	virtio_save_identity(d, w);
+	d->type->save(d, w);
+}

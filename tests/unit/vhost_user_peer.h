@@ -30,6 +30,7 @@
 #include "host/vhost_user/vhost_user_message.h"
 #include "reactor/reactor.h"
 #include "reactor/reactor_virtual.h"
+#include "stream/stream.h"
 #include "virtio/virtio_device.h"
 #include "virtio/virtio_device_type.h"
 #include "virtio/virtio_queue.h"
@@ -42,12 +43,13 @@ enum { QUEUES = 2, QUEUE_SIZE = 16, STEPS_MAX = 20000 };
 #define LOG_ALL               (UINT64_C(1) << VHOST_F_LOG_ALL_BIT)
 #define PROTOCOL              (UINT64_C(1) << VHOST_USER_F_PROTOCOL_FEATURES_BIT)
 #define VERSION_1             (UINT64_C(1) << 32)
-#define ALL_PROTOCOL_FEATURES 0x1b62bu
+#define ALL_PROTOCOL_FEATURES 0x19b62bu
 
 /* ---- a device that writes 0x5a over the payload of each request ---- */
 
 struct fake {
 	bool hold; /* keep requests instead of returning them */
+	bool keeps; /* what is held has left: a stop has to wait for it */
 	struct virtqueue_chain *held;
 	struct virtio_queue *held_by;
 	unsigned served;
@@ -104,6 +106,46 @@ static void fake_queue_stop(struct virtio_queue *q)
 {
 }
 
+static void fake_withdraw(struct virtio_queue *q)
+{
+	struct fake *f = virtio_device_state(virtio_queue_device(q));
+
+	if (f->held && !f->keeps && virtio_queue_park(q, f->held))
+		f->held = NULL;
+}
+
+static void fake_again(struct virtio_queue *q, struct virtqueue_chain *c)
+{
+	fake_return(virtio_device_state(virtio_queue_device(q)), q, c);
+}
+
+static const char *const fake_records[] = { "fake", NULL };
+
+static void fake_save_identity(const struct virtio_device *d, struct stream_writer *w)
+{
+}
+
+static void fake_save(const struct virtio_device *d, struct stream_writer *w)
+{
+	stream_begin(w, "fake", 0);
+	stream_bytes(w, ((struct fake *)virtio_device_state(d))->config, 16);
+	stream_end(w);
+}
+
+static int fake_load(struct virtio_device *d, const char *name, struct stream_reader *r,
+		     bool apply, struct error *e)
+{
+	struct fake *f = virtio_device_state(d);
+	uint8_t config[16];
+
+	if (strcmp(name, "fake"))
+		return 0;
+	stream_get_bytes(r, config, sizeof(config));
+	if (apply)
+		memcpy(f->config, config, sizeof(config));
+	return 1;
+}
+
 static uint16_t fake_header_size(const struct virtio_device *d, unsigned queue)
 {
 	return 4;
@@ -121,6 +163,12 @@ static const struct virtio_device_type fake_type = {
 	.queue_start = fake_queue_start,
 	.queue_work = fake_work,
 	.queue_stop = fake_queue_stop,
+	.queue_withdraw = fake_withdraw,
+	.queue_again = fake_again,
+	.save_identity = fake_save_identity,
+	.save = fake_save,
+	.load = fake_load,
+	.records = fake_records,
 };
 
 /* ---- the stage ---- */

@@ -92,6 +92,7 @@ static void end_is_reached(struct vhost_user_connection *c)
 {
 	vhost_user_memory_clear(&c->memory);
 	vhost_user_log_clear(&c->log);
+	vhost_user_state_close(c);
 	vhost_user_inflight_close(&c->inflight);
 	fd_close(&c->backend_fd);
 	vhost_user_socket_close(&c->socket);
@@ -359,6 +360,7 @@ int vhost_user_connection_prepare(struct vhost_user_connection *c)
 	c->watch = (struct reactor_watch){ .fd = -1, .fn = socket_is_ready, .arg = c };
 	c->patience = (struct reactor_timer){ .fn = patience_is_over, .arg = c };
 	c->change = (struct reactor_task){ .fn = change_is_done, .arg = c };
+	vhost_user_state_prepare(c);
 	c->ring_count = virtio_device_queue_count(c->device);
 	c->rings = calloc(c->ring_count, sizeof(c->rings[0]));
 	return c->rings ? 0 : -ENOMEM;

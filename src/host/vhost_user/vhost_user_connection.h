@@ -28,7 +28,9 @@
 #include "host/vhost_user/vhost_user_memory.h"
 #include "host/vhost_user/vhost_user_ring.h"
 #include "host/vhost_user/vhost_user_socket.h"
+#include "host/vhost_user/vhost_user_state.h"
 #include "reactor/reactor.h"
+#include "virtio/virtio_device.h"
 
 struct error;
 struct host_journal;
@@ -70,6 +72,7 @@ struct vhost_user_connection {
 	vhost_user_step *after;
 	int change_status;
 	unsigned cursor;			/* ring that the change under way is about */
+	struct virtio_quiesce quiesce;		/* how it is stopped */
 	vhost_user_step *all_stopped;		/* what follows when the cursor is at the end */
 
 	uint64_t features;			/* as the front-end set them, ours included */
@@ -77,6 +80,7 @@ struct vhost_user_connection {
 	struct vhost_user_memory memory;
 	struct vhost_user_log log;
 	struct vhost_user_inflight inflight;
+	struct vhost_user_state_transfer state_transfer;
 	struct vhost_user_ring *rings;		/* owned; one per queue of the device */
 	unsigned ring_count;
 	int backend_fd;				/* owned; -1: no channel for our own requests */

@@ -45,6 +45,8 @@ enum vhost_user_request_number {
 	VHOST_USER_REM_MEM_REG = 38,
 	VHOST_USER_SET_STATUS = 39,
 	VHOST_USER_GET_STATUS = 40,
+	VHOST_USER_SET_DEVICE_STATE_FD = 42,
+	VHOST_USER_CHECK_DEVICE_STATE = 43,
 	VHOST_USER_REQUEST_END
 };
 
@@ -68,6 +70,8 @@ enum vhost_user_protocol_feature {
 	VHOST_USER_PROTOCOL_F_RESET_DEVICE = 13,
 	VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS = 15,
 	VHOST_USER_PROTOCOL_F_STATUS = 16,
+	VHOST_USER_PROTOCOL_F_DEVICE_STATE = 19,
+	VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT = 20,
 };
 
 enum {
@@ -129,6 +133,11 @@ struct vhost_user_inflight_area {
 	/* QEMU's C structure has four more bytes of padding and wants them back: size 20 or 24 */
 };
 
+struct vhost_user_device_state {
+	uint32_t direction;		/* 0: out of the back-end; 1: into it */
+	uint32_t phase;			/* 0: all rings are stopped */
+};
+
 enum {
 	VHOST_USER_CONFIG_HEADER_SIZE = offsetof(struct vhost_user_config, bytes),
 	VHOST_USER_INFLIGHT_AREA_SIZE = 20,
@@ -144,6 +153,7 @@ union vhost_user_payload {
 	struct vhost_user_log_area log;
 	struct vhost_user_config config;
 	struct vhost_user_inflight_area inflight;
+	struct vhost_user_device_state device_state;
 	uint8_t bytes[VHOST_USER_PAYLOAD_MAX];
 };
 

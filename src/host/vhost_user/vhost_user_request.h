@@ -58,5 +58,6 @@ vhost_user_handler vhost_user_set_vring_num, vhost_user_set_vring_addr, vhost_us
 	vhost_user_get_vring_base, vhost_user_set_vring_kick, vhost_user_set_vring_call,
 	vhost_user_set_vring_err, vhost_user_set_vring_enable;
 vhost_user_handler vhost_user_set_backend_req_fd;
+vhost_user_handler vhost_user_set_device_state_fd, vhost_user_check_device_state;
 
 #endif

@@ -277,6 +277,35 @@ static void ring_is_stopped(struct vhost_user_connection *c)
 	vhost_user_connection_finish(c, 0, NULL);
 }
 
+static void stop_ring(struct vhost_user_connection *c);
+
+/* There is no word for "not now": who asks has stopped the guest, and takes a lost connection for a
+ * ring that is done.  A request that the storage may still execute must not be sent again from
+ * elsewhere, so all that can be done is to wait, and to say for what. */
+static void ring_has_an_answer(struct vhost_user_connection *c)
+{
+	if (!c->quiesce.status) {
+		ring_is_stopped(c);
+		return;
+	}
+	vhost_user_connection_warn(c, "GET_VRING_BASE: %s; waiting", c->quiesce.reason);
+	stop_ring(c);
+}
+
+/* What has not left us goes back into the ring, or stays in the in-flight region where the
+ * front-end takes that along. */
+static void stop_ring(struct vhost_user_connection *c)
+{
+	c->quiesce = (struct virtio_quiesce){
+		.patience_ns = virtio_device_drain_ns(c->device),
+		.park = vhost_user_connection_has(c,
+						  VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT) &&
+			vhost_user_inflight_region(&c->inflight, c->cursor),
+	};
+	virtio_queue_quiesce(c->device, c->cursor, &c->quiesce,
+			     vhost_user_connection_change(c, ring_has_an_answer));
+}
+
 int vhost_user_get_vring_base(struct vhost_user_connection *c, struct vhost_user_message *m,
 			      struct error *e)
 {
@@ -291,7 +320,7 @@ int vhost_user_get_vring_base(struct vhost_user_connection *c, struct vhost_user
 		return 0;
 	}
 	c->cursor = index;
-	virtio_queue_stop(c->device, index, vhost_user_connection_change(c, ring_is_stopped));
+	stop_ring(c);
 	return VHOST_USER_LATER;
 }
 
