@@ -70,6 +70,11 @@ static void take_effect(struct pci_function *f)
 	}
 }
 
+void pci_function_restored(struct pci_function *f)
+{
+	take_effect(f);
+}
+
 /* States 1 and 2 are not offered: writing them changes nothing. */
 static void check_power(struct pci_function *f, uint32_t old)
 {

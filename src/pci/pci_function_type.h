@@ -41,6 +41,10 @@ struct pci_function_type {
 			   struct reactor_task *applied);
 };
 
+struct error;
+struct stream_reader;
+struct stream_writer;
+
 enum { PCI_RESET_WAITERS = 4 };
 
 struct pci_bar {
@@ -57,6 +61,7 @@ struct pci_function {
 	struct pci_intx intx;
 	unsigned msix_bar;
 	uint16_t msix_capability, express_capability, power_capability;
+	uint16_t identity_capability, identity_end;	/* bytes that tell which function it is */
 	bool may_address;		/* what bus_master() was told last */
 
 	struct reactor_task reset_done;
@@ -82,6 +87,16 @@ int pci_function_open(struct pci_function *f, const struct pci_function_type *ty
 void pci_function_add_bar(struct pci_function *f, unsigned bar, uint64_t size, bool wide);
 void pci_function_ready(struct pci_function *f);
 void pci_function_close(struct pci_function *f);
+
+/* Records of a migration's state: what cannot change; what can.  load: 1 it was one of them, 0 it
+ * was not, or -EINVAL with *e; called for each record to check it and, when all are good, to apply
+ * it: registers only, until pci_function_restored(). */
+void pci_function_save_identity(const struct pci_function *f, struct stream_writer *w);
+void pci_function_save(const struct pci_function *f, struct stream_writer *w);
+int pci_function_load(struct pci_function *f, const char *name, struct stream_reader *r, bool apply,
+		      struct error *e);
+/* What was loaded takes effect: bus master, MSI-X; pending interrupts are sent, if they may be. */
+void pci_function_restored(struct pci_function *f);
 
 /* An interrupt of the vector: by MSI-X if that is on (masked: pending), else nothing. */
 void pci_function_interrupt(struct pci_function *f, unsigned vector);

@@ -127,8 +127,9 @@ static void add_advanced_errors(struct pci_config *c)
 }
 
 /* PCIe 5.0, 7.9.3, and pci_card.h. */
-static void add_identity(struct pci_config *c, const struct pci_identity *id)
+static void add_identity(struct pci_function *f, const struct pci_identity *id)
 {
+	struct pci_config *c = &f->config;
 	uint16_t serial = pci_config_add_extended(c, PCI_EXT_CAP_ID_DSN, 1, 12);
 	uint16_t card = pci_config_add_extended(c, PCI_EXT_CAP_ID_VNDR, 1, PCI_CARD_VSEC_BYTES);
 
@@ -140,6 +141,8 @@ static void add_identity(struct pci_config *c, const struct pci_identity *id)
 	pci_config_set(c, card + PCI_CARD_SERIAL + 4, 4, id->card_serial >> 32);
 	pci_config_set(c, card + PCI_CARD_INDEX, 2, id->index);
 	pci_config_set(c, card + PCI_CARD_COUNT, 2, id->count);
+	f->identity_capability = serial;
+	f->identity_end = card + PCI_CARD_VSEC_BYTES;
 }
 
 /* A BAR's lower bits are its kind; all bits above its size can be written, so that writing ones
@@ -171,6 +174,6 @@ int pci_function_open(struct pci_function *f, const struct pci_function_type *ty
 	if (o->vectors)
 		f->msix_capability = add_msix(f, o->msix_bar);
 	add_advanced_errors(&f->config);
-	add_identity(&f->config, o->identity);
+	add_identity(f, o->identity);
 	return 0;
 }

@@ -47,6 +47,16 @@ void pci_msix_reset(struct pci_msix *m)
 	}
 }
 
+void pci_msix_restore(struct pci_msix *m, unsigned vector, const uint8_t entry[16], bool written,
+		      bool pending)
+{
+	struct pci_msix_vector *v = &m->vectors[vector];
+
+	memcpy(v->entry, entry, sizeof(v->entry));
+	v->written = written;
+	v->pending = pending;
+}
+
 uint32_t pci_msix_table_bytes(const struct pci_msix *m)
 {
 	return m->count * ENTRY_BYTES;

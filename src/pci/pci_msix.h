@@ -43,6 +43,10 @@ void pci_msix_table_read(const struct pci_msix *m, uint32_t offset, void *to, si
 void pci_msix_table_write(struct pci_msix *m, uint32_t offset, const void *from, size_t n);
 void pci_msix_pending_read(const struct pci_msix *m, uint32_t offset, void *to, size_t n);
 
+/* As another function's vector was: nothing is sent. */
+void pci_msix_restore(struct pci_msix *m, unsigned vector, const uint8_t entry[16], bool written,
+		      bool pending);
+
 void pci_msix_control(struct pci_msix *m, bool enabled, bool masked);
 void pci_msix_connect(struct pci_msix *m, unsigned vector, int fd); /* fd moves; -1: none */
 void pci_msix_host_mask(struct pci_msix *m, unsigned vector, bool masked);

@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "base/descriptor.h"
 #include "base/error.h"
+#include "link/dirty_log.h"
 #include "link/memory_map.h"
 #include "pci/pci_signal.h"
 #include "virtio/virtio_pci_state.h"
@@ -212,6 +213,8 @@ static void reset(struct pci_function *f, struct reactor_task *done)
 	virtio_pci_reset_registers(v);
 	if (done)
 		v->reset_done = done;
+	if (!v->emptying)
+		migrate_was_reset(v->migrate);
 	virtio_pci_follow(v);
 }
 
@@ -357,8 +360,12 @@ struct virtio_pci *virtio_pci_create(struct virtio_device *d, const struct virti
 	v->doorbell_fd = -1;
 	v->config_vector = VIRTIO_MSI_NO_VECTOR;
 	queues_init(v);
-	if ((o->doorbell_page && make_doorbells(v, e)) || open_function(v, o, e)) {
+	v->migrate = migrate_create(v);
+	if (!v->migrate)
+		error_set(e, -ENOMEM, "PCI function: out of memory");
+	if (!v->migrate || (o->doorbell_page && make_doorbells(v, e)) || open_function(v, o, e)) {
 		close_doorbells(v);
+		migrate_free(v->migrate);
 		free(v);
 		return NULL;
 	}
@@ -377,6 +384,10 @@ void virtio_pci_free(struct virtio_pci *v)
 	}
 	pci_function_close(&v->function);
 	close_doorbells(v);
+	migrate_free(v->migrate);
+	if (v->log_wanted != v->log)
+		dirty_log_free(v->log_wanted);
+	dirty_log_free(v->log);
 	free(v);
 }
 

@@ -71,6 +71,13 @@ static int catcher(struct virtio_pci_queue *q)
 	return q->catcher;
 }
 
+void virtio_pci_catch_all(struct virtio_pci *v)
+{
+	for (unsigned i = 0; i < v->queue_count; i++)
+		if (v->queues[i].catcher >= 0)
+			caught(&v->queues[i]);
+}
+
 void virtio_pci_interrupt_close(struct virtio_pci_queue *q)
 {
 	if (q->catcher >= 0)

@@ -142,7 +142,7 @@ static struct reactor_task *change_begin(struct virtio_pci *v, reactor_fn *done)
 }
 
 /* With a page of doorbells the worker looks there; else it is told by the eventfd. */
-static int connect_kick(struct virtio_pci *v, struct virtio_pci_queue *q)
+int virtio_pci_connect_kick(struct virtio_pci *v, struct virtio_pci_queue *q)
 {
 	int fd;
 
@@ -172,7 +172,7 @@ static void queue_start(struct virtio_pci *v, struct virtio_pci_queue *q)
 		queue_failed(v, q, e.text);
 		return;
 	}
-	if (connect_kick(v, q)) {
+	if (virtio_pci_connect_kick(v, q)) {
 		queue_failed(v, q, "no descriptor is left for its notifications");
 		return;
 	}
@@ -236,10 +236,14 @@ void virtio_pci_follow(struct virtio_pci *v)
 {
 	if (!v->changing && v->reset_wanted)
 		reset_begin(v);
-	if (v->changing)
+	if (!v->changing && v->log != v->log_wanted)
+		virtio_pci_change_log(v);
+	if (v->changing || v->frozen)
 		return;
 	follow_status(v);
 	for (unsigned i = 0; i < v->queue_count && !v->changing; i++)
 		queue_follow(v, &v->queues[i]);
 	virtio_pci_route(v);
+	if (v->freeze && !v->changing)
+		virtio_pci_freeze_now(v);
 }

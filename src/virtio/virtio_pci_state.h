@@ -3,6 +3,8 @@
  *   virtio_pci.c            the function: BARs, capabilities, doorbells, reset
  *   virtio_pci_common.c     the common configuration structure
  *   virtio_pci_life.c       making the device follow the registers
+ *   virtio_pci_freeze.c     stopped for a migration, and started again
+ *   virtio_pci_records.c    registers as records of a migration's state
  *   virtio_pci_interrupt.c  from queues to vectors and to the interrupt line
  *
  * The registers are the driver's wishes, changed at once.  The device follows: whenever something
@@ -55,6 +57,10 @@ enum { COMMON_BYTES = 64 };
 /* Where a queue's interrupts go at present. */
 enum interrupt_way { WAY_NONE, WAY_DIRECT, WAY_CAUGHT };
 
+struct dirty_log;
+struct migrate;
+struct stream_writer;
+
 struct virtio_pci_queue {
 	struct virtio_pci *pci;
 	uint16_t size, vector;
@@ -94,6 +100,17 @@ struct virtio_pci {
 	struct reactor_task changed;
 	struct reactor_task *reset_done;	/* the function's; NULL: nobody waits */
 
+	/* Frozen, the device follows no register; reads and writes of registers go on. */
+	bool frozen;
+	struct virtio_quiesce *freeze;		/* wanted or under way; NULL: neither */
+	struct reactor_task *freeze_done;	/* or of a thaw */
+	struct reactor_task emptied;
+	bool emptying;
+	struct dirty_log *log, *log_wanted;	/* owned: what the device has, and is to have */
+	struct dirty_log *log_before;		/* owned: until every queue has let go of it */
+	struct reactor_task *log_done;
+	struct migrate *migrate;		/* owned */
+
 	struct virtio_pci_queue queues[];
 };
 
@@ -108,10 +125,37 @@ void virtio_pci_reset_queue(struct virtio_pci *v, struct virtio_pci_queue *q);
 uint8_t virtio_pci_status(const struct virtio_pci *v);
 uint64_t virtio_pci_offered(const struct virtio_pci *v);
 void virtio_pci_set_status(struct virtio_pci *v, uint8_t status);
+int virtio_pci_connect_kick(struct virtio_pci *v, struct virtio_pci_queue *q);	/* 0 or -errno */
 /* The kick eventfd, made when first wanted; -1: no descriptor left. */
 int virtio_pci_kick(struct virtio_pci_queue *q);
 
+/* virtio_pci_freeze.c: when no change is under way and none is wanted, all queues are quiesced; done
+ * runs with how->status.  A thaw starts them again; *status: 0 or -errno. */
+void virtio_pci_freeze(struct virtio_pci *v, struct virtio_quiesce *how,
+		       struct reactor_task *done);
+void virtio_pci_thaw(struct virtio_pci *v, int *status, struct reactor_task *done);
+void virtio_pci_freeze_now(struct virtio_pci *v);	/* for virtio_pci_follow(), as the next */
+void virtio_pci_change_log(struct virtio_pci *v);
+/* The log moves; NULL: none.  done (may be NULL) runs when every queue has it, and the one before
+ * is gone.  One at a time. */
+void virtio_pci_set_log(struct virtio_pci *v, struct dirty_log *log, struct reactor_task *done);
+/* Frozen, with nothing of its own: for a state that is to be loaded.  done runs at once if need be,
+ * never before the call returns. */
+void virtio_pci_freeze_empty(struct virtio_pci *v, struct reactor_task *done);
+
+/* migrate.c */
+struct migrate *migrate_create(struct virtio_pci *v);	/* NULL: out of memory */
+void migrate_free(struct migrate *m);
+void migrate_was_reset(struct migrate *m);	/* by the host, or by the guest (FLR) */
+
+/* virtio_pci_records.c: frozen.  load: as virtio_loading_run(). */
+void virtio_pci_save(const struct virtio_pci *v, struct stream_writer *w);
+void virtio_pci_save_preview(const struct virtio_pci *v, struct stream_writer *w);
+int virtio_pci_load(struct virtio_pci *v, const void *bytes, size_t n, bool preview,
+		    struct error *e);
+
 /* virtio_pci_interrupt.c */
+void virtio_pci_catch_all(struct virtio_pci *v);	/* what workers have written has arrived */
 void virtio_pci_config_interrupt(struct virtio_pci *v);
 uint8_t virtio_pci_take_isr(struct virtio_pci *v);
 /* Brings the interrupts of started queues on their way, if it has changed. */
