@@ -106,7 +106,7 @@ struct virtio_pci {
 	struct reactor_task *freeze_done;	/* or of a thaw */
 	struct reactor_task emptied;
 	bool emptying;
-	struct dirty_log *log, *log_wanted;	/* owned: what the device has, and is to have */
+	struct dirty_log *log, *log_wanted; /* owned: what the device has, and is to have */
 	struct dirty_log *log_before;		/* owned: until every queue has let go of it */
 	struct reactor_task *log_done;
 	struct migrate *migrate;		/* owned */
@@ -129,8 +129,8 @@ int virtio_pci_connect_kick(struct virtio_pci *v, struct virtio_pci_queue *q);	/
 /* The kick eventfd, made when first wanted; -1: no descriptor left. */
 int virtio_pci_kick(struct virtio_pci_queue *q);
 
-/* virtio_pci_freeze.c: when no change is under way and none is wanted, all queues are quiesced; done
- * runs with how->status.  A thaw starts them again; *status: 0 or -errno. */
+/* virtio_pci_freeze.c: when no change is under way and none is wanted, all queues are quiesced;
+ * done runs with how->status.  A thaw starts them again; *status: 0 or -errno. */
 void virtio_pci_freeze(struct virtio_pci *v, struct virtio_quiesce *how,
 		       struct reactor_task *done);
 void virtio_pci_thaw(struct virtio_pci *v, int *status, struct reactor_task *done);

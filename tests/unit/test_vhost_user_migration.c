@@ -46,7 +46,7 @@ static void what_has_not_left_goes_back_into_the_ring(void **state)
 	start(&s, false);
 	peer_start_ring(&s, 0, 0);
 	guest_works(&s, 0);
-	s.fake.hold = true;
+	s.fake.hold = s.fake.withdraws = true;
 	guest_submit(&s, 0);
 	steps(&s, 100);
 	assert_non_null(s.fake.held);
@@ -95,7 +95,7 @@ static void submit_second(struct stage *s)
 static void leave_one_behind(struct stage *s)
 {
 	peer_start_ring(s, 0, 0);
-	s->fake.hold = true;
+	s->fake.hold = s->fake.withdraws = true;
 	guest_submit(s, 0);
 	steps(s, 100);
 	assert_non_null(s->fake.held);
@@ -148,7 +148,7 @@ static void what_a_server_has_is_waited_for(void **state)
 	stage_open(&s);
 	start(&s, false);
 	peer_start_ring(&s, 0, 0);
-	s.fake.hold = s.fake.keeps = true;
+	s.fake.hold = true;
 	guest_submit(&s, 0);
 	steps(&s, 100);
 	peer_send_flags(&s, VHOST_USER_GET_VRING_BASE, 0, &base, sizeof(base), NULL, 0);

@@ -49,7 +49,7 @@ enum { QUEUES = 2, QUEUE_SIZE = 16, STEPS_MAX = 20000 };
 
 struct fake {
 	bool hold; /* keep requests instead of returning them */
-	bool keeps; /* what is held has left: a stop has to wait for it */
+	bool withdraws; /* what is held has not left: a stop may have it back */
 	struct virtqueue_chain *held;
 	struct virtio_queue *held_by;
 	unsigned served;
@@ -110,7 +110,7 @@ static void fake_withdraw(struct virtio_queue *q)
 {
 	struct fake *f = virtio_device_state(virtio_queue_device(q));
 
-	if (f->held && !f->keeps && virtio_queue_park(q, f->held))
+	if (f->held && f->withdraws && virtio_queue_park(q, f->held))
 		f->held = NULL;
 }
 

@@ -12,6 +12,7 @@
 #include "host/vfio_user/vfio_user_connection.h"
 #include "pci/pci_function.h"
 #include "reactor/reactor.h"
+#include "virtio/migrate.h"
 #include "virtio/virtio_device.h"
 #include "virtio/virtio_pci.h"
 
@@ -137,6 +138,7 @@ static int create_function(struct host_endpoint *ep, const struct host_address *
 	if (!ep->virtio)
 		return e->code;
 	ep->connection.function = virtio_pci_function(ep->virtio);
+	ep->connection.migrate = virtio_pci_migrate(ep->virtio);
 	return 0;
 }
 

@@ -64,7 +64,7 @@ int vfio_user_negotiate(struct vfio_user_connection *c, struct vfio_user_message
 	return VFIO_USER_REPLIED;
 }
 
-/* ---- DEVICE_RESET, DEVICE_FEATURE ---- */
+/* ---- DEVICE_RESET ---- */
 
 static int reset(struct vfio_user_connection *c, struct vfio_user_message *m, struct error *e)
 {
@@ -77,15 +77,6 @@ static int reset(struct vfio_user_connection *c, struct vfio_user_message *m, st
 	c->resetting = true;
 	pci_function_reset(c->function, &c->reset);
 	return VFIO_USER_LATER;
-}
-
-/* Those that exist are about migration, which is not offered.  <linux/vfio.h> has no words for the
- * errno; the kernel's is ENOTTY, and callers probe for that. */
-static int feature(struct vfio_user_connection *c, struct vfio_user_message *m, struct error *e)
-{
-	const struct vfio_user_feature *f = m->payload;
-
-	return error_set(e, -ENOTTY, "feature %u is not offered", (unsigned)(uint16_t)f->flags);
 }
 
 /* ---- the table ---- */
@@ -103,7 +94,9 @@ static vfio_user_handler *const handlers[VFIO_USER_COMMAND_END] = {
 	[VFIO_USER_REGION_WRITE] = vfio_user_region_write,
 	[VFIO_USER_DEVICE_RESET] = reset,
 	[VFIO_USER_REGION_WRITE_MULTI] = vfio_user_region_write_multi,
-	[VFIO_USER_DEVICE_FEATURE] = feature,
+	[VFIO_USER_DEVICE_FEATURE] = vfio_user_device_feature,
+	[VFIO_USER_MIG_DATA_READ] = vfio_user_mig_data_read,
+	[VFIO_USER_MIG_DATA_WRITE] = vfio_user_mig_data_write,
 };
 
 int vfio_user_command_run(struct vfio_user_connection *c, struct vfio_user_message *m,

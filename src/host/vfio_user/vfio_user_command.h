@@ -30,6 +30,9 @@ vfio_user_handler vfio_user_region_read, vfio_user_region_write, vfio_user_regio
 /* vfio_user_irq.c */
 vfio_user_handler vfio_user_get_irq_info, vfio_user_set_irqs;
 
+/* vfio_user_migration.c */
+vfio_user_handler vfio_user_device_feature, vfio_user_mig_data_read, vfio_user_mig_data_write;
+
 /* vfio_user_memory.c */
 vfio_user_handler vfio_user_map, vfio_user_unmap;
 

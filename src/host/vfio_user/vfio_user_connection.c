@@ -38,7 +38,7 @@ static void end_is_reached(struct vfio_user_connection *c)
 
 static void step_to_end(struct vfio_user_connection *c)
 {
-	if (c->resetting || c->after_change)
+	if (c->resetting || c->after_change || c->migrating)
 		return;
 	if (!c->memory_taken) {
 		c->memory_taken = true;
@@ -174,6 +174,16 @@ void vfio_user_connection_finish(struct vfio_user_connection *c, void *payload, 
 	vfio_user_channel_go_on(&c->main);
 }
 
+void vfio_user_connection_fail(struct vfio_user_connection *c, const struct error *e)
+{
+	c->working = false;
+	if (c->state != VFIO_USER_OPEN)
+		return;
+	refuse(c, &c->work, e);
+	vfio_user_channel_flush(&c->main);
+	vfio_user_channel_go_on(&c->main);
+}
+
 struct reactor_task *vfio_user_connection_change(struct vfio_user_connection *c,
 						 vfio_user_step *after)
 {
@@ -284,6 +294,7 @@ void vfio_user_connection_prepare(struct vfio_user_connection *c)
 {
 	c->change = (struct reactor_task){ .fn = change_is_done, .arg = c };
 	c->reset = (struct reactor_task){ .fn = reset_is_done, .arg = c };
+	vfio_user_migration_prepare(c);
 	c->dma.control = c->control;
 	c->dma.numbers = &c->numbers->dma;
 	c->dma.ready = dma_is_ready;

@@ -37,6 +37,7 @@ struct error;
 struct host_journal;
 struct iovec;
 struct memory_map;
+struct migrate;
 struct pci_function;
 struct vfio_user_connection;
 struct vfio_user_mask;
@@ -57,6 +58,7 @@ struct vfio_user_numbers {
 
 struct vfio_user_connection {
 	struct pci_function *function;		/* borrowed */
+	struct migrate *migrate;		/* borrowed: the function's migration */
 	struct reactor *control;		/* borrowed */
 	struct vfio_user_numbers *numbers;	/* borrowed */
 	struct host_journal *journal;		/* borrowed */
@@ -77,6 +79,10 @@ struct vfio_user_connection {
 	vfio_user_step *after_change;		/* NULL: no change under way */
 	struct reactor_task reset;
 	bool resetting;
+	struct reactor_task migration;		/* a change of state, or of the log, is done */
+	bool migrating;
+	void *feature;				/* owned: the reply that waits for it; NULL: none */
+	size_t feature_bytes;
 	struct reactor_task *releases;		/* owned, one per unmapped region; NULL: none */
 	unsigned releasing;			/* of those, not released yet */
 	struct reactor_timer patience;		/* with releases */
@@ -115,6 +121,12 @@ void vfio_user_connection_go_on(struct vfio_user_connection *c);
 
 /* Completes the command whose handler returned VFIO_USER_LATER, with a payload of n bytes. */
 void vfio_user_connection_finish(struct vfio_user_connection *c, void *payload, size_t n);
+
+/* Completes it with an error. */
+void vfio_user_connection_fail(struct vfio_user_connection *c, const struct error *e);
+
+/* vfio_user_migration.c: what the connection does once, and at the end of a change. */
+void vfio_user_migration_prepare(struct vfio_user_connection *c);
 
 /* Drops a connection that cannot go on. */
 void vfio_user_connection_break(struct vfio_user_connection *c, const char *format, ...)

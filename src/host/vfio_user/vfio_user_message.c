@@ -182,6 +182,69 @@ static int check_write_multi(const struct vfio_user_message *m, uint32_t transfe
 	return 0;
 }
 
+static int check_ranges(const struct vfio_user_message *m, struct error *e)
+{
+	const struct vfio_user_log_start *s = m->payload;
+	size_t bytes = vfio_user_payload_size(m) - sizeof(*s);
+
+	if (s->range_count > VFIO_USER_LOG_RANGES_MAX ||
+	    bytes != s->range_count * sizeof(s->ranges[0]))
+		return error_set(e, -EINVAL, "%" PRIu32 " ranges in %zu bytes", s->range_count,
+				 bytes);
+	for (uint32_t i = 0; i < s->range_count; i++)
+		if (!s->ranges[i].length ||
+		    s->ranges[i].iova > UINT64_MAX - (s->ranges[i].length - 1))
+			return error_set(e, -EINVAL, "range 0x%" PRIx64 " + 0x%" PRIx64 " wraps",
+					 s->ranges[i].iova, s->ranges[i].length);
+	return 0;
+}
+
+/* The bitmap has to fit into one reply. */
+static int check_report(const struct vfio_user_log_report *r, uint32_t transfer_max,
+			struct error *e)
+{
+	uint64_t bytes;
+
+	if (!is_power_of_two(r->page_size) || r->page_size < VFIO_USER_PAGE)
+		return error_set(e, -EINVAL, "pages of %" PRIu64 " bytes", r->page_size);
+	if (!r->length || r->iova > UINT64_MAX - (r->length - 1))
+		return error_set(e, -EINVAL, "range 0x%" PRIx64 " + 0x%" PRIx64 " wraps", r->iova,
+				 r->length);
+	bytes = vfio_user_bitmap_bytes(r->length, r->page_size);
+	if (bytes > transfer_max || bytes + sizeof(*r) > r->head.argsz)
+		return error_set(e, -EINVAL,
+				 "a bitmap of %" PRIu64 " bytes: at most %" PRIu32
+				 ", argsz %" PRIu32,
+				 bytes, transfer_max, r->head.argsz);
+	return 0;
+}
+
+/* What there is to say about a feature's data; what is no feature of ours is the handler's to
+ * refuse. */
+static int check_feature_data(const struct vfio_user_message *m, uint32_t transfer_max,
+			      struct error *e)
+{
+	const struct vfio_user_feature *f = m->payload;
+	bool set = f->flags & VFIO_DEVICE_FEATURE_SET;
+	size_t size = vfio_user_payload_size(m), least = sizeof(*f);
+	unsigned feature = f->flags & VFIO_DEVICE_FEATURE_MASK;
+
+	if (feature == VFIO_USER_FEATURE_STATE && set)
+		least = sizeof(struct vfio_user_state);
+	else if (feature == VFIO_USER_FEATURE_LOG_START && set)
+		least = sizeof(struct vfio_user_log_start);
+	else if (feature == VFIO_USER_FEATURE_LOG_REPORT && !set)
+		least = sizeof(struct vfio_user_log_report);
+	if (size < least)
+		return error_set(e, -EINVAL, "feature %u with %zu bytes, not %zu", feature, size,
+				 least);
+	if (feature == VFIO_USER_FEATURE_LOG_START && set)
+		return check_ranges(m, e);
+	if (feature == VFIO_USER_FEATURE_LOG_REPORT && !set)
+		return check_report(m->payload, transfer_max, e);
+	return 0;
+}
+
 static int check_feature(const struct vfio_user_message *m, uint32_t transfer_max, struct error *e)
 {
 	const struct vfio_user_feature *f = m->payload;
@@ -192,7 +255,31 @@ static int check_feature(const struct vfio_user_message *m, uint32_t transfer_ma
 		return error_set(e, -EINVAL, "flags 0x%" PRIx32, f->flags);
 	if (!(f->flags & VFIO_DEVICE_FEATURE_PROBE) && (f->flags & both) == both)
 		return error_set(e, -EINVAL, "get and set at once");
-	return check_argsz(f->argsz, sizeof(*f), e);
+	if (check_argsz(f->argsz, sizeof(*f), e))
+		return e->code;
+	return f->flags & VFIO_DEVICE_FEATURE_PROBE ? 0 : check_feature_data(m, transfer_max, e);
+}
+
+static int check_mig_read(const struct vfio_user_message *m, uint32_t transfer_max, struct error *e)
+{
+	const struct vfio_user_mig_data *d = m->payload;
+
+	if (d->size > transfer_max || d->argsz < sizeof(*d) || d->argsz - sizeof(*d) < d->size)
+		return error_set(e, -EINVAL, "%" PRIu32 " bytes of state, argsz %" PRIu32, d->size,
+				 d->argsz);
+	return 0;
+}
+
+static int check_mig_write(const struct vfio_user_message *m, uint32_t transfer_max,
+			   struct error *e)
+{
+	const struct vfio_user_mig_data *d = m->payload;
+	size_t came = vfio_user_payload_size(m) - sizeof(*d);
+
+	if (d->size != came || d->size > transfer_max)
+		return error_set(e, -EINVAL, "%zu bytes of state instead of %" PRIu32, came,
+				 d->size);
+	return 0;
 }
 
 /* ---- the table ---- */
@@ -229,6 +316,10 @@ static const struct shape shapes[VFIO_USER_COMMAND_END] = {
 					   check_write_multi },
 	[VFIO_USER_DEVICE_FEATURE] = { "DEVICE_FEATURE", AT_LEAST(vfio_user_feature),
 				       check_feature },
+	[VFIO_USER_MIG_DATA_READ] = { "MIG_DATA_READ", EXACTLY(vfio_user_mig_data),
+				      check_mig_read },
+	[VFIO_USER_MIG_DATA_WRITE] = { "MIG_DATA_WRITE", AT_LEAST(vfio_user_mig_data),
+				       check_mig_write },
 };
 
 static const struct shape *find_shape(uint16_t command)

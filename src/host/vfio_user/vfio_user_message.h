@@ -29,6 +29,8 @@ enum vfio_user_command {
 	VFIO_USER_DEVICE_RESET = 13,
 	VFIO_USER_REGION_WRITE_MULTI = 15,
 	VFIO_USER_DEVICE_FEATURE = 16,
+	VFIO_USER_MIG_DATA_READ = 17,
+	VFIO_USER_MIG_DATA_WRITE = 18,
 	VFIO_USER_COMMAND_END
 };
 
@@ -114,6 +116,56 @@ struct vfio_user_feature {
 	uint32_t argsz, flags;
 };
 
+/* Features, as <linux/vfio.h> of newer kernels numbers them. */
+enum {
+	VFIO_USER_FEATURE_MIGRATION = 1,
+	VFIO_USER_FEATURE_STATE = 2,	/* MIG_DEVICE_STATE */
+	VFIO_USER_FEATURE_LOG_START = 6,
+	VFIO_USER_FEATURE_LOG_STOP = 7,
+	VFIO_USER_FEATURE_LOG_REPORT = 8,
+	VFIO_USER_FEATURE_DATA_SIZE = 9,
+	VFIO_USER_FEATURE_END
+};
+
+enum { VFIO_USER_MIGRATION_STOP_COPY = 1, VFIO_USER_MIGRATION_P2P = 2,
+       VFIO_USER_MIGRATION_PRE_COPY = 4 };
+
+enum { VFIO_USER_LOG_RANGES_MAX = 256 };
+
+struct vfio_user_migration {
+	struct vfio_user_feature head;
+	uint64_t flags;
+};
+
+struct vfio_user_state {
+	struct vfio_user_feature head;
+	uint32_t state;
+	int32_t data_fd;		/* not used */
+};
+
+struct vfio_user_log_start {
+	struct vfio_user_feature head;
+	uint64_t page_size;
+	uint32_t range_count, reserved;
+	struct vfio_user_log_range {
+		uint64_t iova, length;	/* bytes */
+	} ranges[];
+};
+
+struct vfio_user_log_report {
+	struct vfio_user_feature head;
+	uint64_t iova, length, page_size;	/* bytes; the bitmap follows in the reply */
+};
+
+struct vfio_user_data_size {
+	struct vfio_user_feature head;
+	uint64_t bytes;
+};
+
+struct vfio_user_mig_data {
+	uint32_t argsz, size;		/* bytes; the data follows */
+};
+
 enum {
 	VFIO_USER_HEADER_SIZE = sizeof(struct vfio_user_header),
 	/* The largest message: a region write. */
@@ -133,6 +185,12 @@ struct vfio_user_message {
 static inline size_t vfio_user_payload_size(const struct vfio_user_message *m)
 {
 	return m->header.size - VFIO_USER_HEADER_SIZE;
+}
+
+/* Of a report's bitmap: words of 64 bits, one bit per page. */
+static inline uint64_t vfio_user_bitmap_bytes(uint64_t length, uint64_t page_size)
+{
+	return (((length - 1) / page_size) / 64 + 1) * sizeof(uint64_t);
 }
 
 /* Whether a stream can go on with this header: size and type.  0, or -EPROTO with *e. */
