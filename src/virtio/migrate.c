@@ -7,7 +7,6 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "base/log.h"
 #include "link/dirty_log.h"
 #include "stream/stream.h"
 #include "virtio/virtio_pci_state.h"
@@ -139,10 +138,8 @@ static int make_room(struct migrate *m, size_t n, struct error *e)
  * matter before a guest's memory is copied. */
 static int check_previews(struct migrate *m, struct error *e)
 {
-	ssize_t n = 0;
+	ssize_t n;
 
-	if (!m->written)
-		return 0;
 	while ((n = stream_measure(m->state_in + m->checked, m->written - m->checked, e)) > 0) {
 		if (virtio_pci_load(m->pci, m->state_in + m->checked, n, true, e))
 			return e->code;
@@ -174,7 +171,8 @@ ssize_t migrate_write(struct migrate *m, const void *from, size_t n, struct erro
 /* The last stream is the state. */
 static int load(struct migrate *m)
 {
-	int err = check_previews(m, &m->error);
+	int err = m->written ? check_previews(m, &m->error)
+			     : error_set(&m->error, -EBADMSG, "state: nothing was written");
 
 	if (!err)
 		err = virtio_pci_load(m->pci, m->state_in + m->checked, m->written - m->checked,
@@ -264,9 +262,8 @@ static void end_change(struct migrate *m)
 		virtio_pci_follow(m->pci);
 	}
 	if (m->error.code)
-		log_warning("%s: migration: from %s to %s: %s", virtio_device_name(m->pci->device),
-			    migrate_state_name(m->state), migrate_state_name(m->wanted),
-			    m->error.text);
+		error_wrap(&m->error, "from %s to %s", migrate_state_name(m->state),
+			   migrate_state_name(m->wanted));
 	reactor_defer(m->pci->function.control, done);
 }
 

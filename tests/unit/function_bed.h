@@ -96,6 +96,7 @@ static void bed_closed(void *arg)
 
 /* Features that the disks of the beds opened from now on do not offer. */
 static uint64_t bed_masked;
+static unsigned bed_masked_from; /* only the functions from this one on */
 
 static inline void bed_open_function(struct bed *b, unsigned index, unsigned queues,
 				     const char *disk, bool doorbell_page)
@@ -109,7 +110,7 @@ static inline void bed_open_function(struct bed *b, unsigned index, unsigned que
 					   .queue_size = QUEUE_SIZE,
 					   .packed = true,
 					   .in_order = true,
-					   .masked = bed_masked,
+					   .masked = index >= bed_masked_from ? bed_masked : 0,
 					   .control = b->control,
 					   .workers = b->reactors,
 					   .worker_count = WORKERS };
@@ -124,6 +125,7 @@ static inline void bed_open_function(struct bed *b, unsigned index, unsigned que
 	struct error e = { 0 };
 
 	snprintf(f->path, sizeof(f->path), "/tmp/outboard-function-%d-%u.sock", getpid(), index);
+	o.serial = "bed";
 	f->storage = o.storage = storage_open("vda", disk, false, b->control, &e);
 	if (!f->storage)
 		fail_msg("%s", e.text);

@@ -48,7 +48,14 @@ enum { /* short names for a table of long lines */
 	GET_IRQ_INFO = VFIO_USER_DEVICE_GET_IRQ_INFO,
 	GET = VFIO_DEVICE_FEATURE_GET,
 	SET = VFIO_DEVICE_FEATURE_SET,
+	PROBE = VFIO_DEVICE_FEATURE_PROBE,
+	MIG_READ = VFIO_USER_MIG_DATA_READ,
+	MIG_WRITE = VFIO_USER_MIG_DATA_WRITE,
 };
+
+/* DMA_LOGGING_START of `count` ranges: the page size, reserved, iova and length of each. */
+#define LOG(count, page, ...)                WORDS(99, SET | 6, page, 0, count, __VA_ARGS__)
+#define REPORT(argsz, iova, length, page) WORDS(argsz, GET | 8, iova, 0, length, 0, page, 0)
 
 static const struct wrong {
 	const char *what;
@@ -145,7 +152,36 @@ static const struct wrong {
 	{ "no method", FEATURE, WORDS(8, 1), 0, -EINVAL },
 	{ "get and set", FEATURE, WORDS(8, GET | SET | 1), 0, -EINVAL },
 	{ "argsz", FEATURE, WORDS(7, GET | 1), 0, -EINVAL },
-	{ "none that is offered", FEATURE, WORDS(8, GET | 1), 0, -ENOTTY },
+	{ "none that there is", FEATURE, WORDS(8, GET | 3), 0, -ENOTTY },
+	{ "probing none", FEATURE, WORDS(8, GET | PROBE | 10), 0, -ENOTTY },
+	{ "what cannot be set", FEATURE, WORDS(16, SET | 1, 0, 0), 0, -EINVAL },
+	{ "probing what cannot be set", FEATURE, WORDS(8, SET | PROBE | 8), 0, -EINVAL },
+	{ "what cannot be got", FEATURE, WORDS(24, GET | 6, 0, 0, 0, 0), 0, -EINVAL },
+
+	{ "half a state", FEATURE, WORDS(16, SET | 2, 1), 0, -EINVAL },
+	{ "state ERROR", FEATURE, WORDS(16, SET | 2, 0, -1), 0, -EINVAL },
+	{ "state 8", FEATURE, WORDS(16, SET | 2, 8, -1), 0, -EINVAL },
+	{ "state -1", FEATURE, WORDS(16, SET | 2, -1, -1), 0, -EINVAL },
+	{ "fewer ranges than said", FEATURE, LOG(1, 4096, 0), 0, -EINVAL },
+	{ "too many ranges", FEATURE, LOG(-1, 4096, 0), 0, -EINVAL },
+	{ "an empty range", FEATURE, LOG(1, 4096, 0, 0, 0, 0, 0), 0, -EINVAL },
+	{ "a range that wraps", FEATURE, LOG(1, 4096, 0, 0, -1, 1, 1), 0, -EINVAL },
+	{ "ranges that overlap", FEATURE, LOG(2, 4096, 0, 0, 0, 9, 0, 8, 0, 9, 0), 0, -EINVAL },
+	{ "stopping no log", FEATURE, WORDS(8, SET | 7), 0, -EINVAL },
+	{ "a report of no log", FEATURE, REPORT(99, 0, 4096, 4096), 0, -EINVAL },
+	{ "a report that is cut", FEATURE, WORDS(99, GET | 8, 0, 0, 4096, 0, 4096), 0, -EINVAL },
+	{ "a report of nothing", FEATURE, REPORT(99, 0, 0, 4096), 0, -EINVAL },
+	{ "a report of small pages", FEATURE, REPORT(99, 0, 4096, 2048), 0, -EINVAL },
+	{ "a report of odd pages", FEATURE, REPORT(99, 0, 4096, 12288), 0, -EINVAL },
+	{ "a report without room", FEATURE, REPORT(39, 0, 4096, 4096), 0, -EINVAL },
+	{ "a report of all there is", FEATURE, WORDS(-1, GET | 8, 0, 0, -1, -1, 4096, 0), 0,
+	  -EINVAL },
+	{ "reading a state while running", MIG_READ, WORDS(16, 8), 0, -EINVAL },
+	{ "reading without room", MIG_READ, WORDS(15, 8), 0, -EINVAL },
+	{ "reading too much", MIG_READ, WORDS(-1, 1u << 30), 0, -EINVAL },
+	{ "writing a state while running", MIG_WRITE, WORDS(12, 4, 0), 0, -EINVAL },
+	{ "writing less than said", MIG_WRITE, WORDS(16, 8, 0), 0, -EINVAL },
+	{ "writing more than said", MIG_WRITE, WORDS(16, 0, 0), 0, -EINVAL },
 };
 /* clang-format on */
 

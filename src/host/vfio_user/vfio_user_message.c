@@ -230,7 +230,7 @@ static int check_feature_data(const struct vfio_user_message *m, uint32_t transf
 	unsigned feature = f->flags & VFIO_DEVICE_FEATURE_MASK;
 
 	if (feature == VFIO_USER_FEATURE_STATE && set)
-		least = sizeof(struct vfio_user_state);
+		least = sizeof(struct vfio_user_mig_state);
 	else if (feature == VFIO_USER_FEATURE_LOG_START && set)
 		least = sizeof(struct vfio_user_log_start);
 	else if (feature == VFIO_USER_FEATURE_LOG_REPORT && !set)

@@ -137,7 +137,7 @@ struct vfio_user_migration {
 	uint64_t flags;
 };
 
-struct vfio_user_state {
+struct vfio_user_mig_state {
 	struct vfio_user_feature head;
 	uint32_t state;
 	int32_t data_fd;		/* not used */

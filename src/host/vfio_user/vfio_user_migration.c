@@ -18,7 +18,7 @@
 #include "link/memory_map.h"
 #include "virtio/migrate.h"
 
-_Static_assert(VFIO_USER_LOG_RANGES_MAX == DIRTY_LOG_RANGES_MAX, "ranges of a log");
+_Static_assert((int)VFIO_USER_LOG_RANGES_MAX == (int)DIRTY_LOG_RANGES_MAX, "ranges of a log");
 
 static int reply(struct vfio_user_connection *c, const struct vfio_user_message *m, void *payload,
 		 size_t n)
@@ -92,16 +92,16 @@ static int get_migration(struct vfio_user_connection *c, struct vfio_user_messag
 
 static int get_state(struct vfio_user_connection *c, struct vfio_user_message *m, struct error *e)
 {
-	struct vfio_user_state answer = { .head = *(const struct vfio_user_feature *)m->payload,
-					  .state = migrate_state(c->migrate),
-					  .data_fd = -1 };
+	struct vfio_user_mig_state answer = { .head = *(const struct vfio_user_feature *)m->payload,
+					      .state = migrate_state(c->migrate),
+					      .data_fd = -1 };
 
 	return reply(c, m, &answer, sizeof(answer));
 }
 
 static int set_state(struct vfio_user_connection *c, struct vfio_user_message *m, struct error *e)
 {
-	const struct vfio_user_state *s = m->payload;
+	const struct vfio_user_mig_state *s = m->payload;
 
 	if (wait(c, m, e))
 		return e->code;
