@@ -295,6 +295,11 @@ uint64_t reactor_now(const struct reactor *r)
 	return __atomic_load_n(&r->running, __ATOMIC_RELAXED) ? r->now_ns : r->waiter->clock(r);
 }
 
+uint64_t reactor_clock(const struct reactor *r)
+{
+	return r->waiter->clock(r);
+}
+
 uint64_t reactor_random(struct reactor *r)
 {
 	return random_next(&r->random);

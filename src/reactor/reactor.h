@@ -44,6 +44,8 @@ void reactor_stop(struct reactor *r);
 
 /* Nanoseconds, monotonic: the same all through a turn, at most about 1 us old at its begin. */
 uint64_t reactor_now(const struct reactor *r);
+/* The clock itself, which goes on within a turn: to measure what one turn does. */
+uint64_t reactor_clock(const struct reactor *r);
 uint64_t reactor_random(struct reactor *r);
 
 /* Whether this is r's thread, or nobody runs r.  For assert(). */

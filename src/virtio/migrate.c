@@ -354,9 +354,14 @@ int migrate_log_stop(struct migrate *m, struct reactor_task *done, struct error 
 int migrate_log_report(struct migrate *m, uint64_t iova, uint64_t length, uint64_t page_size,
 		       uint64_t *bitmap, size_t bytes, struct error *e)
 {
+	uint64_t began_ns = reactor_clock(m->pci->function.control);
+	int err;
+
 	if (!m->pci->log_wanted)
 		return error_set(e, -EINVAL, "no pages are logged");
-	return dirty_log_report(m->pci->log_wanted, iova, length, page_size, bitmap, bytes, e);
+	err = dirty_log_report(m->pci->log_wanted, iova, length, page_size, bitmap, bytes, e);
+	virtio_device_count_report(m->pci->device, began_ns);
+	return err;
 }
 
 /* ---- life ---- */

@@ -71,6 +71,11 @@ struct virtio_device *virtio_device_create(const struct virtio_device_type *type
 			   (uint64_t)o->in_order << VIRTIO_F_IN_ORDER;
 	d->config_task = (struct reactor_task){ .fn = config_task_run, .arg = d };
 	snprintf(d->name, sizeof(d->name), "%s", o->name);
+	if (virtio_migration_open(d)) {
+		error_set(e, -ENOMEM, "device: out of memory");
+		free(d);
+		return NULL;
+	}
 	if (queues_open(d, o, e)) {
 		virtio_device_free(d);
 		return NULL;
@@ -86,6 +91,7 @@ void virtio_device_free(struct virtio_device *d)
 	for (unsigned i = 0; i < d->queue_count; i++)
 		virtio_queue_close(&d->queues[i]);
 	memory_map_release(d->map);
+	virtio_migration_close(d);
 	free(d);
 }
 
@@ -384,6 +390,7 @@ void virtio_queue_start(struct virtio_device *d, unsigned index, int *status,
 	assert(!q->is_started);
 	q->start_status = status;
 	virtio_change_begin(d, CHANGE_LIFE, done, NULL);
+	q->orders[CHANGE_LIFE].resumed_ns = 0;
 	virtio_change_send(q, ORDER_START);
 }
 
@@ -459,5 +466,6 @@ void virtio_device_set_dirty_log(struct virtio_device *d, struct dirty_log *log,
 {
 	virtio_change_begin(d, CHANGE_LIFE, done, NULL);
 	d->log = log;
+	counter_add(&d->migration->logs, log != NULL);
 	change_send_all(d, ORDER_LOG, true);
 }

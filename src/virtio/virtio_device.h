@@ -170,6 +170,9 @@ void virtio_device_quiesce(struct virtio_device *d, struct virtio_quiesce *how,
  * where they stood.  *status: 0, or the first -errno; the reason is logged. */
 void virtio_device_resume(struct virtio_device *d, int *status, struct reactor_task *done);
 
+/* For statistics: a report of the dirty log has been made since. */
+void virtio_device_count_report(struct virtio_device *d, uint64_t began_ns);
+
 /* While quiesced: adds the records of all that a driver can see of the device. */
 void virtio_device_save(const struct virtio_device *d, struct stream_writer *w);
 /* The same without what transports move by themselves: queues and status. */

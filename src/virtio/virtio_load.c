@@ -257,7 +257,7 @@ static int run_once(struct virtio_loading *l, struct stream_reader *r, bool appl
 	return load_all(l, r, e);
 }
 
-int virtio_loading_run(struct virtio_loading *l, const void *bytes, size_t n, struct error *e)
+static int run(struct virtio_loading *l, const void *bytes, size_t n, struct error *e)
 {
 	struct stream_reader r;
 	int err = stream_reader_open(&r, bytes, n, e);
@@ -271,6 +271,19 @@ int virtio_loading_run(struct virtio_loading *l, const void *bytes, size_t n, st
 	if (!err && !l->preview)
 		err = run_once(l, &r, true, e);
 	free(l->queues_seen);
+	return err;
+}
+
+int virtio_loading_run(struct virtio_loading *l, const void *bytes, size_t n, struct error *e)
+{
+	struct virtio_migration *m = l->device->migration;
+	uint64_t began_ns = reactor_clock(l->device->control);
+	int err = run(l, bytes, n, e);
+
+	if (!err && l->preview)
+		return 0;
+	counter_add(err ? &m->loads_refused : &m->loads, 1);
+	counter_add(&m->load_ns, reactor_clock(l->device->control) - began_ns);
 	return err;
 }
 

@@ -27,6 +27,7 @@ static const struct counter_field fields[] = {
 	{ "kicks", offsetof(struct virtio_queue, kicks) },
 	{ "polls_found", offsetof(struct virtio_queue, poller.found) },
 	{ "polls_vain", offsetof(struct virtio_queue, poller.vain) },
+	{ "first_return_ns", offsetof(struct virtio_queue, first_return_ns) },
 };
 
 /* ---- for device types ---- */
@@ -137,6 +138,10 @@ static void flush_run(void *arg)
 	if (unlikely(q->stopping && q->homeless && !virtqueue_is_settled(q->ring)))
 		virtqueue_abandon(q->ring, "stopped while its rings lie in no memory");
 	virtqueue_flush(q->ring);
+	if (unlikely(q->resumed_ns)) {
+		counter_add(&q->first_return_ns, reactor_clock(q->reactor) - q->resumed_ns);
+		q->resumed_ns = 0;
+	}
 	if (unlikely(q->stopping))
 		virtio_queue_stop_if_settled(q);
 }
@@ -456,6 +461,7 @@ static int start(struct virtio_queue *q, struct error *e)
 	}
 	virtqueue_set_log(q->ring, q->orders[CHANGE_LIFE].log);
 	q->started = true;
+	q->resumed_ns = q->orders[CHANGE_LIFE].resumed_ns;
 	q->left_count = 0;
 	q->deaf = false;
 	virtio_queue_look_again(q);
@@ -548,6 +554,8 @@ void virtio_queue_send(struct virtio_queue *q, struct virtio_order *o, enum orde
 	o->kind = kind;
 	o->map = q->device->map;
 	o->log = q->device->log;
+	if (kind != ORDER_START)
+		o->resumed_ns = 0;
 	reactor_post(q->reactor, &o->there);
 }
 

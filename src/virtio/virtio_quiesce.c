@@ -25,6 +25,7 @@ void virtio_quiesce_is_back(struct virtio_queue *q, const struct virtio_order *o
 	}
 	q->is_started = false;
 	q->is_quiesced = true;
+	counter_add(&q->device->migration->parked, q->left_count);
 }
 
 /* From where it stopped. */
@@ -34,6 +35,7 @@ static void send_start(struct virtio_queue *q)
 	q->setup.used_index = q->position.used_index;
 	q->is_quiesced = false;
 	q->start_status = NULL;
+	q->orders[CHANGE_LIFE].resumed_ns = q->device->migration->began_ns;
 	virtio_change_send(q, ORDER_START);
 }
 
@@ -45,11 +47,20 @@ static void send_starts(struct virtio_device *d)
 			send_start(&d->queues[i]);
 }
 
+static void count_quiesce(struct virtio_device *d)
+{
+	struct virtio_migration *m = d->migration;
+
+	counter_add(d->quiesce->status ? &m->quiesces_refused : &m->quiesces, 1);
+	counter_add(&m->quiesce_ns, reactor_clock(d->control) - m->began_ns);
+}
+
 /* One queue alone: there is nothing to take back. */
 static bool queue_finish(struct virtio_device *d)
 {
 	for (unsigned i = 0; i < d->queue_count; i++)
 		d->queues[i].is_quiesced = false;
+	count_quiesce(d);
 	d->quiesce = NULL;
 	return true;
 }
@@ -61,6 +72,7 @@ static bool device_finish(struct virtio_device *d)
 		send_starts(d);
 	if (d->changes[CHANGE_LIFE].waiting)
 		return false;
+	count_quiesce(d);
 	d->quiesce = NULL;
 	return true;
 }
@@ -71,12 +83,18 @@ static void send_quiesce(struct virtio_queue *q, const struct virtio_quiesce *ho
 	virtio_change_send(q, ORDER_QUIESCE);
 }
 
+static void begin_quiesce(struct virtio_device *d, struct virtio_quiesce *how)
+{
+	how->status = 0;
+	d->quiesce = how;
+	d->migration->began_ns = reactor_clock(d->control);
+}
+
 void virtio_queue_quiesce(struct virtio_device *d, unsigned index, struct virtio_quiesce *how,
 			  struct reactor_task *done)
 {
 	assert(index < d->queue_count);
-	how->status = 0;
-	d->quiesce = how;
+	begin_quiesce(d, how);
 	virtio_change_begin(d, CHANGE_LIFE, done, queue_finish);
 	if (d->queues[index].is_started)
 		send_quiesce(&d->queues[index], how);
@@ -86,8 +104,7 @@ void virtio_queue_quiesce(struct virtio_device *d, unsigned index, struct virtio
 void virtio_device_quiesce(struct virtio_device *d, struct virtio_quiesce *how,
 			   struct reactor_task *done)
 {
-	how->status = 0;
-	d->quiesce = how;
+	begin_quiesce(d, how);
 	virtio_change_begin(d, CHANGE_LIFE, done, device_finish);
 	for (unsigned i = 0; i < d->queue_count; i++)
 		if (d->queues[i].is_started)
@@ -98,12 +115,15 @@ void virtio_device_quiesce(struct virtio_device *d, struct virtio_quiesce *how,
 static bool resume_finish(struct virtio_device *d)
 {
 	*d->resumed = d->resume_status;
+	counter_add(&d->migration->resumes, 1);
+	counter_add(&d->migration->resume_ns, reactor_clock(d->control) - d->migration->began_ns);
 	return true;
 }
 
 void virtio_device_resume(struct virtio_device *d, int *status, struct reactor_task *done)
 {
 	d->resumed = status;
+	d->migration->began_ns = reactor_clock(d->control);
 	virtio_change_begin(d, CHANGE_LIFE, done, resume_finish);
 	send_starts(d);
 	virtio_change_sent(d, CHANGE_LIFE);

@@ -48,8 +48,18 @@ static void save_queue(const struct virtio_queue *q, struct stream_writer *w)
 	stream_end(w);
 }
 
+static void count(const struct virtio_device *d, uint64_t began_ns, size_t bytes)
+{
+	counter_add(&d->migration->saves, 1);
+	counter_add(&d->migration->save_ns, reactor_clock(d->control) - began_ns);
+	counter_add(&d->migration->state_bytes, bytes);
+}
+
 void virtio_device_save(const struct virtio_device *d, struct stream_writer *w)
 {
+	uint64_t began_ns = reactor_clock(d->control);
+	size_t before = w->length;
+
 	virtio_save_identity(d, w);
 	save_status(d, w);
 	for (unsigned i = 0; i < d->queue_count; i++) {
@@ -58,10 +68,15 @@ void virtio_device_save(const struct virtio_device *d, struct stream_writer *w)
 			save_queue(&d->queues[i], w);
 	}
 	d->type->save(d, w);
+	count(d, began_ns, w->length - before);
 }
 
 void virtio_device_save_internal(const struct virtio_device *d, struct stream_writer *w)
 {
+	uint64_t began_ns = reactor_clock(d->control);
+	size_t before = w->length;
+
 	virtio_save_identity(d, w);
 	d->type->save(d, w);
+	count(d, began_ns, w->length - before);
 }

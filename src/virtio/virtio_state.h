@@ -38,6 +38,7 @@ struct virtio_order {
 	struct memory_map *map;		/* MEMORY, START: borrowed, the device holds it */
 	struct dirty_log *log;		/* LOG, START */
 	const struct virtio_quiesce *how;	/* QUIESCE: borrowed */
+	uint64_t resumed_ns;		/* START */
 	int status;			/* START: 0 or -errno */
 	unsigned waiting;		/* QUIESCE: requests that the storage kept; 0: stopped */
 };
@@ -94,6 +95,20 @@ struct virtio_queue {
 	bool homeless;		/* started, and a ring lies in no memory for now */
 	const char *reason;			/* static */
 	uint64_t kicks;
+	uint64_t resumed_ns;	/* when a migration's end asked for the start; 0: it did not, or
+				 * something has come back since */
+	uint64_t first_return_ns;	/* from then to that, a sum */
+	struct counter_group group;
+};
+
+/* What migrations cost: sums of nanoseconds, and how often. */
+struct virtio_migration {
+	uint64_t logs, reports, report_ns;
+	uint64_t quiesces, quiesces_refused, quiesce_ns, parked;
+	uint64_t saves, save_ns, state_bytes;
+	uint64_t loads, loads_refused, load_ns;
+	uint64_t resumes, resume_ns;
+	uint64_t began_ns;		/* the quiesce or the resume under way */
 	struct counter_group group;
 };
 
@@ -112,6 +127,7 @@ struct virtio_device {
 	struct dirty_log *log;			/* borrowed */
 	uint64_t drain_ns;
 	struct virtio_quiesce *quiesce;		/* borrowed; under way; NULL: none */
+	struct virtio_migration *migration;	/* owned */
 	int resume_status;			/* of the queues started again so far */
 	int *resumed;				/* the caller's, until done */
 
@@ -162,6 +178,10 @@ enum queue_flag { QUEUE_RUNS = 1, QUEUE_ENABLED = 2, QUEUE_BROKEN = 4 };
 /* virtio_device.c: as virtio_device_accept(), nothing changes. */
 int virtio_device_check_features(const struct virtio_device *d, uint64_t features,
 				 struct error *e);
+
+/* virtio_numbers.c (control) */
+int virtio_migration_open(struct virtio_device *d);	/* 0 or -ENOMEM */
+void virtio_migration_close(struct virtio_device *d);
 
 /* virtio_quiesce.c (control) */
 void virtio_quiesce_is_back(struct virtio_queue *q, const struct virtio_order *o);

@@ -10,6 +10,7 @@
 #include <linux/virtio_ring.h>
 #include <sys/mman.h>
 
+#include "base/counter.h"
 #include "driver/vfio_client_migration.h"
 
 #define EVENT_IDX (1ull << VIRTIO_RING_F_EVENT_IDX)
@@ -218,6 +219,8 @@ static void guests_move_back_and_forth(void **state)
 			migrate(&s, round % 2);
 			function_work_for(&s.guest, 200);
 		}
+		assert_int_equal(counter_sum("migration", "vda", "saves"), 4 * (i + 1));
+		assert_int_equal(counter_sum("migration", "vda", "loads"), 4 * (i + 1));
 		stage_close(&s);
 	}
 }
