@@ -430,6 +430,8 @@ int virtqueue_start(struct virtqueue *q, struct reactor *r, const struct virtque
 void virtqueue_stop(struct virtqueue *q)
 {
 	assert(q->started);
+	/* whoever goes on may reach the ring over a link, and poll nothing */
+	settle_mapped_ring(q);
 	fetch_forget(q);
 	virtqueue_set_coalescing(q, 0, 0);
 	assert(!q->epoch->users && !q->old_epochs);
