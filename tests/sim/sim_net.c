@@ -124,10 +124,13 @@ static void trouble(struct sim *s)
 	case 3:
 		device_announce(s);
 		break;
+	case 4:
+		migrate(s);
+		break;
 	}
 }
 
-static void turn(struct sim *s)
+void traffic(struct sim *s)
 {
 	switch (pick(s, 9)) {
 	case 0:
@@ -148,7 +151,6 @@ static void turn(struct sim *s)
 		collect(s);
 		break;
 	}
-	trouble(s);
 }
 
 /* ---- a moment's rest: what must have come by then ---- */
@@ -226,7 +228,8 @@ static void run(uint64_t seed)
 	device_open(s);
 	driver_start(s);
 	for (unsigned i = 0; i < TURNS; i++) {
-		turn(s);
+		traffic(s);
+		trouble(s);
 		step(s);
 		if (!pick(s, 60))
 			check_passage(s);

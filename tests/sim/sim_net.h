@@ -8,6 +8,7 @@
  *   sim_net_control.c   commands, well-formed and not
  *   sim_net_model.c     what each command must do, written from the specification a second time
  *   sim_net_frame.c     what is in a frame, and whether one may come as it comes
+ *   sim_net_migration.c  a VMM that moves the guest, memory, device and all
  *   sim_net_far.c       the network behind: it loses frames and mixes flows
  *
  * The device's port is one of a switch; the simulation is at the other.  Each frame has a number in
@@ -122,11 +123,13 @@ struct sim {
 	struct queue queues[QUEUES_MAX];
 	struct reactor_world *world;
 	struct reactor *control, *workers[2];
+	unsigned worker_count;
 	struct network_port *port, *far_port;
 	struct network_queue *far;
 	struct net *net;
 	struct virtio_device *device;
 	bool needs_reset, may_break;
+	struct migration *migration;	/* NULL: none is under way */
 
 	struct model model;
 	struct command commands[COMMANDS];	/* under way: a ring, the oldest first */
@@ -140,6 +143,7 @@ struct sim {
 void fail(const struct sim *s, const char *format, ...)
 	__attribute__((noreturn, format(printf, 2, 3)));
 uint64_t pick(struct sim *s, uint64_t n);	/* 0..n-1 */
+void traffic(struct sim *s);	/* what driver and network do next; the device does not run */
 
 /* sim_net_device.c: each returns when the device has acknowledged. */
 void device_open(struct sim *s);
@@ -152,9 +156,15 @@ void device_announce(struct sim *s);		/* the guest has moved */
 void device_check_config(struct sim *s);	/* while no command is under way */
 void come_to_rest(struct sim *s);		/* steps until nothing can happen */
 struct queue *control_queue(struct sim *s);	/* NULL: there is none */
+void set_flag(void *arg);			/* a task's: *(bool *)arg */
+void wait_for(struct sim *s, const bool *flag, const char *what);
+void device_resume(struct sim *s);		/* after virtio_device_quiesce() */
+/* The device ends; another, elsewhere, goes on from its state. */
+void device_receive(struct sim *s, const char *bytes, size_t n);
 
 /* sim_net_memory.c */
 void memory_open(struct sim *s);
+void memory_map_open(struct sim *s);		/* s->map, of the kind that s->remote says */
 void memory_close(struct sim *s);
 
 /* sim_net_driver.c */
@@ -194,6 +204,9 @@ struct flow *frame_check(struct sim *s, struct flow *flows, unsigned count, cons
 			 size_t n);
 /* One that came by this pair, with its header in front. */
 void frame_check_received(struct sim *s, unsigned pair, uint8_t *bytes, size_t n);
+
+/* sim_net_migration.c: from the first page to the end, whichever that is. */
+void migrate(struct sim *s);
 
 /* sim_net_far.c */
 void far_open(struct sim *s);

@@ -1,5 +1,7 @@
 /* sim_net_device.c - the device: reactors, port, queues, and what becomes of them. */
 #include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -11,6 +13,7 @@
 #include "reactor/reactor.h"
 #include "reactor/reactor_virtual.h"
 #include "sim_net.h"
+#include "stream/stream.h"
 #include "virtio/virtio_device.h"
 
 struct queue *control_queue(struct sim *s)
@@ -20,12 +23,12 @@ struct queue *control_queue(struct sim *s)
 	return &s->queues[2 * s->model.pairs];
 }
 
-static void done(void *arg)
+void set_flag(void *arg)
 {
 	*(bool *)arg = true;
 }
 
-static void wait_for(struct sim *s, const bool *flag, const char *what)
+void wait_for(struct sim *s, const bool *flag, const char *what)
 {
 	for (unsigned i = 0; !*flag; i++) {
 		if (i == WAIT_STEPS)
@@ -56,6 +59,12 @@ static void config_changed(void *arg)
 
 /* ---- queues ---- */
 
+static void give_eventfds(struct sim *s, unsigned index)
+{
+	virtio_queue_give_kick(s->device, index, dup(s->queues[index].kick));
+	virtio_queue_give_interrupt(s->device, index, dup(s->queues[index].call));
+}
+
 static void queue_start(struct sim *s, unsigned index, uint16_t available, uint16_t used)
 {
 	struct queue *q = &s->queues[index];
@@ -66,12 +75,11 @@ static void queue_start(struct sim *s, unsigned index, uint16_t available, uint1
 						  q->ring.driver_iova,
 						  q->ring.device_iova };
 	bool over = false;
-	struct reactor_task task = { .fn = done, .arg = &over };
+	struct reactor_task task = { .fn = set_flag, .arg = &over };
 	struct error e = { 0 };
 	int status = 0;
 
-	virtio_queue_give_kick(s->device, index, dup(q->kick));
-	virtio_queue_give_interrupt(s->device, index, dup(q->call));
+	give_eventfds(s, index);
 	virtio_queue_enable(s->device, index, true);
 	if (virtio_queue_configure(s->device, index, &setup, &e))
 		fail(s, "%s", e.text);
@@ -96,7 +104,7 @@ static void queue_begin(struct sim *s, unsigned index)
 static void queue_stop(struct sim *s, unsigned index)
 {
 	bool over = false;
-	struct reactor_task task = { .fn = done, .arg = &over };
+	struct reactor_task task = { .fn = set_flag, .arg = &over };
 
 	virtio_queue_stop(s->device, index, &task);
 	wait_for(s, &over, "a queue does not stop");
@@ -174,13 +182,18 @@ void driver_start(struct sim *s)
 		queue_begin(s, 2 * s->model.pairs);
 }
 
-void device_reset(struct sim *s)
+static void reset_and_wait(struct sim *s)
 {
 	bool over = false;
-	struct reactor_task task = { .fn = done, .arg = &over };
+	struct reactor_task task = { .fn = set_flag, .arg = &over };
 
 	virtio_device_reset(s->device, &task);
 	wait_for(s, &over, "a reset does not end");
+}
+
+void device_reset(struct sim *s)
+{
+	reset_and_wait(s);
 	s->needs_reset = s->may_break = false;
 	for (unsigned i = 0; i < QUEUES_MAX; i++)
 		s->queues[i].started = false;
@@ -244,10 +257,10 @@ static void create(struct sim *s)
 		.in_order = s->in_order,
 		.control = s->control,
 		.workers = s->workers,
-		.worker_count = 2,
+		.worker_count = s->worker_count,
 	};
 	bool over = false;
-	struct reactor_task task = { .fn = done, .arg = &over };
+	struct reactor_task task = { .fn = set_flag, .arg = &over };
 	struct error e = { 0 };
 
 	s->net = net_create(&options, &device_options, &e);
@@ -261,6 +274,7 @@ static void create(struct sim *s)
 
 void device_open(struct sim *s)
 {
+	s->worker_count = 2;
 	open_reactors(s);
 	memory_open(s);
 	for (unsigned i = 0; i <= 2 * s->pairs; i++) {
@@ -279,15 +293,97 @@ static void close_reactors(struct sim *s)
 	reactor_world_free(s->world);
 }
 
+/* All that is the device's own. */
+static void end_device(struct sim *s)
+{
+	reset_and_wait(s);
+	come_to_rest(s);
+	net_free(s->net);
+	network_port_close(s->port);
+	memory_map_release(s->map);
+	come_to_rest(s);
+}
+
+/* ---- a state goes to another device ---- */
+
+static void load_foreign(struct sim *s)
+{
+	struct stream_writer w;
+	struct error e = { 0 };
+
+	stream_writer_begin(&w);
+	stream_begin(&w, "device", 0);
+	stream_u32(&w, VIRTIO_ID_BLOCK);
+	stream_u32(&w, 2 * s->pairs + 1);
+	stream_u16(&w, RING);
+	stream_end(&w);
+	if (stream_writer_end(&w, &e))
+		fail(s, "%s", e.text);
+	if (!virtio_device_load(s->device, w.bytes, w.length, &e))
+		fail(s, "a disk's state was loaded");
+	stream_writer_free(&w);
+}
+
+/* Streams that are not the right one change nothing. */
+static void load_wrong_ones(struct sim *s, const char *bytes, size_t n)
+{
+	char *copy = malloc(n);
+	struct error e = { 0 };
+
+	if (!copy)
+		abort();
+	memcpy(copy, bytes, n);
+	copy[pick(s, n)] ^= 1 << pick(s, 8);
+	if (!virtio_device_load(s->device, copy, n, &e))
+		fail(s, "a corrupted state was loaded");
+	if (!virtio_device_load(s->device, bytes, pick(s, n), &e))
+		fail(s, "a truncated state was loaded");
+	free(copy);
+	load_foreign(s);
+}
+
+void device_resume(struct sim *s)
+{
+	bool over = false;
+	struct reactor_task task = { .fn = set_flag, .arg = &over };
+	int status = 0;
+
+	virtio_device_resume(s->device, &status, &task);
+	wait_for(s, &over, "a device does not go on");
+	if (status && !s->needs_reset)
+		fail(s, "resume: %d", status);
+}
+
+void device_receive(struct sim *s, const char *bytes, size_t n)
+{
+	struct error e = { 0 };
+
+	end_device(s);
+	s->remote = !pick(s, 4);
+	s->worker_count = 1 + pick(s, 2);
+	memory_map_open(s);
+	s->port = network_port_open("sim", s->uri, s->pairs, s->control, &e);
+	if (!s->port)
+		fail(s, "%s", e.text);
+	create(s);
+	load_wrong_ones(s, bytes, n);
+	if (virtio_device_load(s->device, bytes, n, &e))
+		fail(s, "load: %s", e.text);
+	for (unsigned i = 0; i < QUEUES_MAX; i++)
+		if (s->queues[i].started)
+			give_eventfds(s, i);
+	device_resume(s);
+	s->rarp_wanted = false; /* what the other had not sent yet, it does not send */
+}
+
+/* ---- the end ---- */
+
 void device_close(struct sim *s)
 {
 	device_reset(s);
 	network_queue_close(s->far);
-	come_to_rest(s);
-	net_free(s->net);
-	network_port_close(s->port);
+	end_device(s);
 	network_port_close(s->far_port);
-	memory_map_release(s->map);
 	come_to_rest(s);
 	close_reactors(s);
 	for (unsigned i = 0; i <= 2 * s->pairs; i++) {

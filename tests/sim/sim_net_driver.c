@@ -72,6 +72,7 @@ void receive_fill(struct sim *s, struct queue *q)
 {
 	struct guest_segment parts[PARTS_MAX];
 	struct buffer *b;
+	unsigned count;
 
 	while ((b = buffer_free(q))) {
 		b->room = s->room_least + pick(s, s->room_most - s->room_least + 1);
@@ -79,10 +80,11 @@ void receive_fill(struct sim *s, struct queue *q)
 			b->room = 1 + pick(s, 19);
 			s->may_break = true;
 		}
-		memset(b->bytes, 0xee, b->room);
-		queue_add(q, parts, cut(s, b, b->room, true, parts), b);
-		if (!b->busy)
+		count = cut(s, b, b->room, true, parts);
+		if (q->ring.free_count < count)
 			break;
+		memset(b->bytes, 0xee, b->room);
+		queue_add(q, parts, count, b);
 	}
 	queue_publish(q);
 }

@@ -70,20 +70,25 @@ static void rings_open(struct sim *s, struct queue *q)
 	}
 }
 
-void memory_open(struct sim *s)
+void memory_map_open(struct sim *s)
 {
-	struct memory_map *empty;
+	struct memory_map *empty = s->remote ? memory_map_create_remote(&s->link, NULL)
+					     : memory_map_create(NULL);
 
-	s->link.type = &type;
-	guest_memory_open(&s->memory, BASE, BYTES);
-	for (unsigned i = 0; i <= 2 * s->pairs; i++)
-		rings_open(s, &s->queues[i]);
-	empty = s->remote ? memory_map_create_remote(&s->link, NULL) : memory_map_create(NULL);
 	s->map = memory_map_add(empty,
 				&(struct memory_region){ BASE, BYTES, s->remote ? -1 : s->memory.fd,
 							 0, MEMORY_READ | MEMORY_WRITE },
 				NULL);
 	memory_map_release(empty);
+}
+
+void memory_open(struct sim *s)
+{
+	s->link.type = &type;
+	guest_memory_open(&s->memory, BASE, BYTES);
+	for (unsigned i = 0; i <= 2 * s->pairs; i++)
+		rings_open(s, &s->queues[i]);
+	memory_map_open(s);
 }
 
 void memory_close(struct sim *s)
