@@ -144,7 +144,7 @@ class Place:
             try:
                 self.start_outboard()
                 return
-            except RuntimeError:
+            except (RuntimeError, OSError):
                 if attempt == STARTS - 1:
                     raise
                 time.sleep(0.1)
