@@ -45,18 +45,16 @@ void virtio_pci_freeze(struct virtio_pci *v, struct virtio_quiesce *how, struct 
 
 static void is_empty(void *arg)
 {
-	struct virtio_pci *v = arg;
-
-	v->emptying = false;
-	end(v);
+	end(arg);
 }
 
 void virtio_pci_freeze_empty(struct virtio_pci *v, struct reactor_task *done)
 {
 	v->freeze_done = done;
-	v->emptying = v->frozen = true;
 	v->emptied = (struct reactor_task){ .fn = is_empty, .arg = v };
+	v->emptying = v->frozen = true; /* a reset that comes while we wait is somebody else's */
 	pci_function_reset(&v->function, &v->emptied);
+	v->emptying = false;
 }
 
 /* ---- thawing ---- */
@@ -81,20 +79,25 @@ void virtio_pci_thaw(struct virtio_pci *v, int *status, struct reactor_task *don
 
 /* ---- the dirty log ---- */
 
+static void log_is_settled(struct virtio_pci *v)
+{
+	struct reactor_task *done = v->log_done;
+
+	v->log_done = NULL;
+	if (done)
+		reactor_defer(v->function.control, done);
+}
+
 /* The device has let go of the one before. */
 static void log_is_changed(void *arg)
 {
 	struct virtio_pci *v = arg;
-	struct reactor_task *done = v->log_done;
 
 	v->changing = false;
 	dirty_log_free(v->log_before);
 	v->log_before = NULL;
-	if (v->log == v->log_wanted) {
-		v->log_done = NULL;
-		if (done)
-			reactor_defer(v->function.control, done);
-	}
+	if (v->log == v->log_wanted)
+		log_is_settled(v);
 	virtio_pci_follow(v);
 }
 
@@ -112,10 +115,9 @@ void virtio_pci_set_log(struct virtio_pci *v, struct dirty_log *log, struct reac
 	if (v->log_wanted != v->log)
 		dirty_log_free(v->log_wanted);
 	v->log_wanted = log;
-	v->log_done = done;
-	if (v->log == v->log_wanted && done) {
-		v->log_done = NULL;
-		reactor_defer(v->function.control, done);
-	}
+	if (done)
+		v->log_done = done; /* else whoever waits for the one before waits for this */
+	if (v->log == v->log_wanted)
+		log_is_settled(v);
 	virtio_pci_follow(v);
 }
