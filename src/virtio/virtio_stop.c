@@ -15,8 +15,8 @@
 
 static bool leave(struct virtio_queue *q)
 {
-	if (!q->left)
-		q->left = calloc(virtio_queue_size(q), sizeof(*q->left));
+	free(q->left); /* it may be of a smaller ring */
+	q->left = calloc(virtio_queue_size(q), sizeof(*q->left));
 	if (!q->left)
 		return false;
 	q->left_count = virtqueue_leave(q->ring, q->parked, q->parked_count, q->left);

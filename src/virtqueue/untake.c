@@ -113,8 +113,9 @@ unsigned virtqueue_leave(struct virtqueue *q, struct virtqueue_chain **chains, u
 		ids[n] = q->order[q->order_first & q->mask];
 		let_go(q, &q->slots[ids[n++]]);
 	}
-	for (unsigned i = q->resubmit_next; i != q->resubmit_count && !q->packed; i++)
-		ids[n++] = q->resubmit[i].head;
+	for (; has_resubmissions(q); q->resubmit_next++)
+		if (!q->packed)
+			ids[n++] = q->resubmit[q->resubmit_next].head;
 	return n;
 }
 
