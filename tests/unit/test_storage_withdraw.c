@@ -361,8 +361,8 @@ static void each_is_executed_or_handed_back(void **state)
 		"limit+memory:?size=1M&iops=2000&iops-burst=3&bps=4M&bps-burst=16K",
 		"split+delay+memory:?size=1M&time=10us&jitter=1ms&transfer-max=4K",
 		"split+limit+memory:?size=1M&iops=8000&iops-burst=2&transfer-max=4K",
-		"delay+split+limit+split+delay+memory:?size=1M&time=10us&jitter=1ms&iops=20000&"
-		"iops-burst=2&transfer-max=4K",
+		("delay+split+limit+split+delay+memory:?size=1M&time=10us&jitter=1ms&iops=20000&"
+		 "iops-burst=2&transfer-max=4K"),
 	};
 	unsigned withdrawn = 0;
 

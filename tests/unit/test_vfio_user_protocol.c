@@ -158,6 +158,9 @@ static const struct wrong {
 	{ "probing what cannot be set", FEATURE, WORDS(8, SET | PROBE | 8), 0, -EINVAL },
 	{ "what cannot be got", FEATURE, WORDS(24, GET | 6, 0, 0, 0, 0), 0, -EINVAL },
 
+	{ "flags without room", FEATURE, WORDS(15, GET | 1), 0, -EINVAL },
+	{ "a state without room", FEATURE, WORDS(8, GET | 2), 0, -EINVAL },
+	{ "a size without room", FEATURE, WORDS(15, GET | 9), 0, -EINVAL },
 	{ "half a state", FEATURE, WORDS(16, SET | 2, 1), 0, -EINVAL },
 	{ "state ERROR", FEATURE, WORDS(16, SET | 2, 0, -1), 0, -EINVAL },
 	{ "state 8", FEATURE, WORDS(16, SET | 2, 8, -1), 0, -EINVAL },

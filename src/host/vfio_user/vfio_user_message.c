@@ -219,6 +219,21 @@ static int check_report(const struct vfio_user_log_report *r, uint32_t transfer_
 	return 0;
 }
 
+/* Of what is got, but for a report's bitmap. */
+static size_t reply_bytes(unsigned feature)
+{
+	switch (feature) {
+	case VFIO_USER_FEATURE_MIGRATION:
+		return sizeof(struct vfio_user_migration);
+	case VFIO_USER_FEATURE_STATE:
+		return sizeof(struct vfio_user_mig_state);
+	case VFIO_USER_FEATURE_DATA_SIZE:
+		return sizeof(struct vfio_user_data_size);
+	default:
+		return sizeof(struct vfio_user_feature);
+	}
+}
+
 /* What there is to say about a feature's data; what is no feature of ours is the handler's to
  * refuse. */
 static int check_feature_data(const struct vfio_user_message *m, uint32_t transfer_max,
@@ -238,6 +253,8 @@ static int check_feature_data(const struct vfio_user_message *m, uint32_t transf
 	if (size < least)
 		return error_set(e, -EINVAL, "feature %u with %zu bytes, not %zu", feature, size,
 				 least);
+	if (!set && check_argsz(f->argsz, reply_bytes(feature), e))
+		return e->code;
 	if (feature == VFIO_USER_FEATURE_LOG_START && set)
 		return check_ranges(m, e);
 	if (feature == VFIO_USER_FEATURE_LOG_REPORT && !set)
