@@ -40,7 +40,7 @@ static bool next_head(struct virtqueue *q, unsigned *head)
 {
 	if (unlikely(has_resubmissions(q))) {
 		*head = q->resubmit[q->resubmit_next].head;
-		return true;
+		return !virtqueue_is_remote(q);
 	}
 	if (q->fetched_index == q->seen_index)
 		return false;
@@ -48,10 +48,11 @@ static bool next_head(struct virtqueue *q, unsigned *head)
 	return true;
 }
 
-static void head_done(struct virtqueue *q)
+static void head_done(struct virtqueue *q, struct chain_slot *s)
 {
 	if (unlikely(has_resubmissions(q))) {
 		q->resubmit_next++;
+		s->again = true;
 		return;
 	}
 	q->fetched_index++;
@@ -61,7 +62,7 @@ static void head_done(struct virtqueue *q)
 void chain_taken(struct virtqueue *q, struct chain_slot *s)
 {
 	counter_add(&q->numbers.chains, 1);
-	s->turn = q->turns++;
+	s->turn = q->available_index;
 	if (q->inflight && !q->packed)
 		inflight_take(q, s->chain.id);
 	s->chain.iov = s->iov;
@@ -127,7 +128,7 @@ static int take_packed(struct virtqueue *q, struct chain_slot *s, const struct v
 		return -EPROTO;
 	if (!s->again)
 		q->seen_index++;
-	head_done(q);
+	head_done(q, s);
 	chain_taken(q, s);
 	return 0;
 }
@@ -181,7 +182,6 @@ int virtqueue_pop(struct virtqueue *q, struct virtqueue_chain **c)
 	s = slot_take(q, head);
 	if (unlikely(!s))
 		return -EPROTO;
-	s->again = has_resubmissions(q);
 	answer = split_ring_chain(q, s, head);
 	if (unlikely(answer == CHAIN_REMOTE))
 		return pop_remote(q, s, c);
@@ -189,7 +189,7 @@ int virtqueue_pop(struct virtqueue *q, struct virtqueue_chain **c)
 		slot_free(q, s);
 		return answer;
 	}
-	head_done(q);
+	head_done(q, s);
 	chain_taken(q, s);
 	*c = &s->chain;
 	return 1;

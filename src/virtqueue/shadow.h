@@ -59,7 +59,7 @@ struct chain_slot {
 	uint16_t descriptors;		/* packed: of the ring that the chain takes up */
 	uint16_t inflight;		/* packed: its entry in the region */
 	bool again;			/* a former process had taken it */
-	uint16_t turn;			/* of q->turns, when it was taken */
+	uint16_t turn;			/* available_index, when it was taken, it included */
 	uint64_t returned_bytes;
 	uint16_t segments;		/* entries used of iov and iova */
 	uint16_t iov_max;
@@ -137,7 +137,6 @@ struct virtqueue {
 	uint16_t published_index;	/* what the driver sees */
 	bool packed, in_order, event_index, indirect, listening, started;
 	bool homeless;			/* the present memory has not all of the rings */
-	uint16_t turns;			/* chains taken since the start */
 	int interrupt;			/* borrowed; -1: none */
 	struct map_epoch *epoch;	/* owned: the present one; &nowhere: none */
 	struct chain_slot *slots;	/* owned, size_max; NULL until the first start */

@@ -24,7 +24,6 @@ static void let_go(struct virtqueue *q, struct chain_slot *s)
 
 static void untake(struct virtqueue *q, struct chain_slot *s)
 {
-	q->turns--;
 	q->available_index--;
 	if (q->packed)
 		packed_ring_go_back(q, &q->ring.available, s->descriptors);
@@ -33,19 +32,35 @@ static void untake(struct virtqueue *q, struct chain_slot *s)
 	let_go(q, s);
 }
 
-/* Latest last; turns wrap, but no more than 32768 chains are out. */
+/* Where a chain that came again stands among those. */
+static unsigned rank_of(const struct virtqueue *q, const struct chain_slot *s)
+{
+	unsigned i = 0;
+
+	while (i < q->resubmit_count &&
+	       q->resubmit[i].head != (q->packed ? s->inflight : s->chain.id))
+		i++;
+	return i;
+}
+
+/* Latest last: what came again first; indexes wrap, but no more than 32768 chains are out. */
 static int by_turn(const void *a, const void *b, void *queue)
 {
 	const struct virtqueue *q = queue;
-	uint16_t x = q->turns - slot_of(*(struct virtqueue_chain *const *)a)->turn;
-	uint16_t y = q->turns - slot_of(*(struct virtqueue_chain *const *)b)->turn;
+	const struct chain_slot *s = slot_of(*(struct virtqueue_chain *const *)a);
+	const struct chain_slot *t = slot_of(*(struct virtqueue_chain *const *)b);
+	uint16_t x = q->available_index - s->turn, y = q->available_index - t->turn;
 
+	if (s->again != t->again)
+		return s->again ? -1 : 1;
+	if (s->again)
+		return rank_of(q, s) < rank_of(q, t) ? -1 : rank_of(q, s) > rank_of(q, t);
 	return x > y ? -1 : x < y;
 }
 
 static bool is_last_taken(const struct virtqueue *q, const struct chain_slot *s)
 {
-	return s->turn == (uint16_t)(q->turns - 1) && !s->again;
+	return s->turn == q->available_index && !s->again;
 }
 
 static struct chain_slot *last_in_order(struct virtqueue *q)

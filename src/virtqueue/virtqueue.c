@@ -347,7 +347,6 @@ static void begin_at(struct virtqueue *q, const struct virtqueue_setup *s)
 	q->used_index = q->published_index = q->packed ? s->available_index : s->used_index;
 	packed_ring_begin(q);
 	q->resubmit_count = q->resubmit_next = 0;
-	q->turns = 0;
 	q->inflight = NULL;
 	q->batch = (struct inflight_batch){ 0 };
 	q->reason = NULL;
