@@ -9,13 +9,15 @@ ENDS = ("completed", "failed", "cancelled")
 class Migration:
     """From one running virtual machine to one that was started with incoming=True.  The socket is a
     path that nobody uses yet.  "completed" is what the destination has confirmed: without the return
-    path, a source believes that its guest has gone when the destination has refused it."""
+    path, a source believes that its guest has gone when the destination has refused it.
+    paused: the guest stands still from the beginning to the end."""
 
-    def __init__(self, source, destination, socket, downtime_ms=60, bandwidth=1 << 28):
+    def __init__(self, source, destination, socket, downtime_ms=60, bandwidth=1 << 28, paused=False):
         self.source = source
         self.destination = destination
         self.address = f"unix:{socket}"
         self.parameters = {"downtime-limit": downtime_ms, "max-bandwidth": bandwidth}
+        self.paused = paused
         self.begun = None
         self.ended = None
 
@@ -26,6 +28,8 @@ class Migration:
         self.destination.qmp.execute("migrate-incoming", uri=self.address)
         self.source.qmp.execute("migrate-set-parameters", **self.parameters)
         self.begun = time.time()
+        if self.paused:
+            self.source.qmp.execute("stop")
         self.source.qmp.execute("migrate", uri=self.address)
         return self
 
@@ -54,6 +58,8 @@ class Migration:
             return state if state.get("status") in ENDS else None
         state = wait_until(over, timeout, "the migration")
         self.ended = time.time()
+        if self.paused and state["status"] != "completed":
+            self.source.qmp.execute("cont")
         return state
 
     def move(self, timeout=60):
@@ -66,6 +72,8 @@ class Migration:
 
     def wait_resumed(self):
         """The destination has the guest."""
+        if self.paused:
+            self.destination.qmp.execute("cont")
         wait_until(lambda: self.destination.qmp.execute("query-status")["running"], 30,
                    "the guest to go on at the destination")
         self.destination.take_over(self.source)
