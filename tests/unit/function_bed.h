@@ -1,174 +1,33 @@
-/* function_bed.h - PCI functions over vfio-user as the program assembles them, and guests that work
- * on them, for tests of the whole: real sockets, real threads, a disk in memory each, every byte
- * checked.
+/* function_bed.h - guests that work on the disks of function_server.h, for tests of the whole:
+ * every byte is checked.
  *
- * The server's side has two workers and a control thread; a guest and its VMM are one thread, which
- * also answers the device's DMA messages.  guest_pci.h and vfio_user_client.h know nothing of the
- * server's code.
+ * A guest and its VMM are one thread, which also answers the device's DMA messages.  guest_pci.h
+ * and vfio_user_client.h know nothing of the server's code.
  */
 #ifndef TESTS_UNIT_FUNCTION_BED_H
 #define TESTS_UNIT_FUNCTION_BED_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "function_server.h"
 
-#include <cmocka.h>
 #include <linux/virtio_config.h>
 #include <errno.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
-#include "base/error.h"
-#include "device/blk.h"
 #include "driver/guest_blk.h"
 #include "driver/guest_memory.h"
 #include "driver/guest_pci.h"
 #include "driver/guest_queue.h"
 #include "driver/vfio_user_client.h"
-#include "host/host_transport.h"
-#include "pci/pci_function.h"
-#include "reactor/reactor.h"
-#include "reactor/reactor_thread.h"
-#include "storage/storage.h"
-#include "virtio/virtio_device.h"
 
 enum {
-	WORKERS = 2,
-	FUNCTIONS_MAX = 16,
 	QUEUES_MAX = 8,
-	QUEUE_SIZE = 64,
 	SLOTS = 8,
 	BLOCK = 4096,
 	BLOCKS_PER_SLOT = 4, /* each slot has an area of the disk to itself */
 	DRAIN_SECONDS = 20,
 };
-
-/* ---- the server ---- */
-
-struct bed_function {
-	char path[64];
-	struct storage *storage;
-	struct blk *blk;
-	struct host_endpoint *endpoint;
-	struct reactor_task closed;
-};
-
-struct bed {
-	struct reactor *control;
-	struct reactor_thread *workers[WORKERS];
-	struct reactor *reactors[WORKERS];
-	struct bed_function functions[FUNCTIONS_MAX];
-	unsigned count, open;
-	struct reactor_task close;
-	pthread_t thread;
-};
-
-static void *bed_run(void *arg)
-{
-	struct bed *b = arg;
-
-	reactor_run(b->control);
-	return NULL;
-}
-
-static void bed_close_all(void *arg)
-{
-	struct bed *b = arg;
-
-	for (unsigned i = 0; i < b->count; i++)
-		vfio_user_transport.close(b->functions[i].endpoint, &b->functions[i].closed);
-}
-
-static void bed_closed(void *arg)
-{
-	struct bed *b = arg;
-
-	if (!--b->open)
-		reactor_stop(b->control);
-}
-
-/* Features that the disks of the beds opened from now on do not offer. */
-static uint64_t bed_masked;
-static unsigned bed_masked_from; /* only the functions from this one on */
-
-static inline void bed_open_function(struct bed *b, unsigned index, unsigned queues,
-				     const char *disk, bool doorbell_page)
-{
-	struct bed_function *f = &b->functions[index];
-	const struct pci_identity identity = { .card_serial = 0x0242ac1100020001,
-					       .index = index,
-					       .count = b->count };
-	struct virtio_device_options d = { .name = "vda",
-					   .queues = queues,
-					   .queue_size = QUEUE_SIZE,
-					   .packed = true,
-					   .in_order = true,
-					   .masked = index >= bed_masked_from ? bed_masked : 0,
-					   .control = b->control,
-					   .workers = b->reactors,
-					   .worker_count = WORKERS };
-	struct host_address address = {
-		.path = f->path,
-		.fd = -1,
-		.pci = &identity,
-		.doorbell_page = doorbell_page,
-		.vectors = queues + 1,
-	};
-	struct blk_options o = { 0 };
-	struct error e = { 0 };
-
-	snprintf(f->path, sizeof(f->path), "/tmp/outboard-function-%d-%u.sock", getpid(), index);
-	o.serial = "bed";
-	f->storage = o.storage = storage_open("vda", disk, false, b->control, &e);
-	if (!f->storage)
-		fail_msg("%s", e.text);
-	f->blk = blk_create(&o, &d, &e);
-	if (!f->blk)
-		fail_msg("%s", e.text);
-	f->endpoint = vfio_user_transport.open(&address, blk_device(f->blk), &e);
-	if (!f->endpoint)
-		fail_msg("%s", e.text);
-	f->closed = (struct reactor_task){ .fn = bed_closed, .arg = b };
-}
-
-static inline void bed_open(struct bed *b, unsigned functions, unsigned queues, const char *disk,
-			    bool doorbell_page)
-{
-	const struct reactor_options control = { .name = "control" };
-	const struct reactor_options worker = { .name = "worker", .poll_ns_max = 20000 };
-	struct error e = { 0 };
-
-	*b = (struct bed){ .count = functions, .open = functions };
-	b->close = (struct reactor_task){ .fn = bed_close_all, .arg = b };
-	b->control = reactor_create(&control, &e);
-	for (unsigned i = 0; i < WORKERS; i++) {
-		b->workers[i] = reactor_thread_start(&worker, &e);
-		b->reactors[i] = reactor_thread_reactor(b->workers[i]);
-	}
-	for (unsigned i = 0; i < functions; i++)
-		bed_open_function(b, i, queues, disk, doorbell_page);
-	assert_int_equal(pthread_create(&b->thread, NULL, bed_run, b), 0);
-}
-
-static inline void bed_close(struct bed *b)
-{
-	reactor_post(b->control, &b->close);
-	pthread_join(b->thread, NULL);
-	for (unsigned i = 0; i < b->count; i++) {
-		blk_free(b->functions[i].blk);
-		storage_close(b->functions[i].storage);
-	}
-	for (unsigned i = 0; i < WORKERS; i++)
-		reactor_thread_stop(b->workers[i]);
-	reactor_free(b->control);
-}
 
 /* ---- a guest's function ---- */
 
