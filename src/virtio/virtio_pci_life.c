@@ -68,16 +68,17 @@ void virtio_pci_reset_registers(struct virtio_pci *v)
 	v->reset_wanted = true;
 }
 
+/* FEATURES_OK stays until a reset (virtio 1.3, 2.1.1: a driver clears no bit). */
 void virtio_pci_set_status(struct virtio_pci *v, uint8_t status)
 {
-	bool settled = v->status & VIRTIO_CONFIG_S_FEATURES_OK;
+	uint8_t settled = v->status & VIRTIO_CONFIG_S_FEATURES_OK;
 
 	if (!status)
 		virtio_pci_reset_registers(v);
 	else if (!settled && status & VIRTIO_CONFIG_S_FEATURES_OK && !features_are_good(v))
 		v->status = status & ~(VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_NEEDS_RESET);
 	else
-		v->status = status & ~VIRTIO_CONFIG_S_NEEDS_RESET;
+		v->status = (status | settled) & ~VIRTIO_CONFIG_S_NEEDS_RESET;
 	virtio_pci_follow(v);
 }
 
@@ -181,15 +182,18 @@ static void queue_start(struct virtio_pci *v, struct virtio_pci_queue *q)
 			   change_begin(v, start_is_done));
 }
 
+/* One that a driver enables before FEATURES_OK waits for that: what its worker does depends on what
+ * was agreed on (virtio 1.3, 3.1.1). */
 static void queue_follow(struct virtio_pci *v, struct virtio_pci_queue *q)
 {
 	bool started = virtio_queue_is_started(v->device, index_of(v, q));
+	bool agreed = v->status & VIRTIO_CONFIG_S_FEATURES_OK;
 
 	if (started && (!q->wanted || q->resetting))
 		virtio_queue_stop(v->device, index_of(v, q), change_begin(v, change_is_done));
 	else if (q->resetting)
 		q->resetting = false;
-	else if (!started && q->wanted && !q->failed)
+	else if (!started && agreed && q->wanted && !q->failed)
 		queue_start(v, q);
 }
 
@@ -219,14 +223,28 @@ static void reset_begin(struct virtio_pci *v)
 	virtio_device_reset(v->device, change_begin(v, reset_is_done));
 }
 
+static bool any_queue_started(const struct virtio_pci *v)
+{
+	for (unsigned i = 0; i < v->queue_count; i++)
+		if (virtio_queue_is_started(v->device, i))
+			return true;
+	return false;
+}
+
+/* Workers read the features, which therefore stay as they are from the first start on. */
+static void follow_features(struct virtio_pci *v)
+{
+	if (v->status & VIRTIO_CONFIG_S_FEATURES_OK && !any_queue_started(v))
+		virtio_device_accept(v->device, v->driver_features & ~transport_features, NULL);
+}
+
 /* What the device is told at once.  It takes requests when the driver says it is ready (virtio 1.3,
  * 3.1.1) and while it may address memory. */
 static void follow_status(struct virtio_pci *v)
 {
 	bool ready = v->status & VIRTIO_CONFIG_S_DRIVER_OK && v->may_address;
 
-	if (v->status & VIRTIO_CONFIG_S_FEATURES_OK)
-		virtio_device_accept(v->device, v->driver_features & ~transport_features, NULL);
+	follow_features(v);
 	virtio_device_set_status(v->device, v->status);
 	for (unsigned i = 0; i < v->queue_count; i++)
 		virtio_queue_enable(v->device, i, ready);
