@@ -1,6 +1,7 @@
-/* stream_bed.h - a PCI disk in a virtual world, whose state is saved and loaded: what the recorded
- * streams and the fuzzer of streams share.  Its shape never changes, or what was recorded would not
- * fit any more: two queues of up to 16 descriptors, three vectors, 64 KiB on the disk. */
+/* stream_bed.h - a PCI disk, or a network card, in a virtual world, whose state is saved and
+ * loaded: what the recorded streams and the fuzzer of streams share.  Its shape never changes, or
+ * what was recorded would not fit any more: queues of up to 16 descriptors, a vector for each and
+ * one more.  The disk has two queues and 64 KiB; the card two pairs, a control queue, and RSS. */
 #ifndef TESTS_UNIT_STREAM_BED_H
 #define TESTS_UNIT_STREAM_BED_H
 
@@ -14,8 +15,10 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "device/blk.h"
+#include "device/net.h"
 #include "driver/guest_memory.h"
 #include "link/memory_map.h"
+#include "network/network_port.h"
 #include "pci/pci_function.h"
 #include "reactor/reactor.h"
 #include "reactor/reactor_virtual.h"
@@ -26,6 +29,7 @@
 
 enum {
 	STREAM_BED_QUEUES = 2,
+	STREAM_BED_PAIRS = 2,
 	STREAM_BED_RING = 16,
 	STREAM_BED_MEMORY = 64 << 10,
 	STREAM_BED_STEPS = 100000, /* of the world, at most, until something is done */
@@ -35,8 +39,11 @@ enum {
 struct stream_bed {
 	struct reactor_world *world;
 	struct reactor *reactor;
-	struct storage *storage;
+	unsigned queues;
+	struct storage *storage; /* of a disk */
 	struct blk *blk;
+	struct network_port *port; /* of a card */
+	struct net *net;
 	struct virtio_pci *pci;
 	struct pci_function *function;
 	struct migrate *migrate;
@@ -81,33 +88,61 @@ static inline void stream_bed_give_memory(struct stream_bed *b)
 	stream_bed_wait(b);
 }
 
-static inline void stream_bed_open(struct stream_bed *b)
+static inline struct virtio_device_options stream_bed_begin(struct stream_bed *b, unsigned queues)
 {
-	const struct pci_identity identity = { .card_serial = 1, .count = 1 };
-	const struct virtio_pci_options pci = { .identity = &identity,
-						.vectors = STREAM_BED_QUEUES + 1 };
-	struct virtio_device_options o = { .name = "stream",
-					   .queues = STREAM_BED_QUEUES,
-					   .queue_size = STREAM_BED_RING,
-					   .packed = true,
-					   .worker_count = 1 };
-	struct blk_options blk = { .serial = "stream" };
-	struct error e = { 0 };
-
-	*b = (struct stream_bed){ .world = reactor_world_create(1) };
+	*b = (struct stream_bed){ .world = reactor_world_create(1), .queues = queues };
 	b->reactor = reactor_virtual_create(b->world, "stream");
 	reactor_world_enter(b->world, b->reactor);
-	b->storage = storage_open("stream", "memory:?size=64K", false, b->reactor, &e);
-	blk.storage = b->storage;
-	o.control = b->reactor;
-	o.workers = &b->reactor;
-	b->blk = blk_create(&blk, &o, &e);
-	b->pci = b->blk ? virtio_pci_create(blk_device(b->blk), &pci, &e) : NULL;
+	return (struct virtio_device_options){ .name = "stream",
+					       .queues = queues,
+					       .queue_size = STREAM_BED_RING,
+					       .packed = true,
+					       .control = b->reactor,
+					       .workers = &b->reactor,
+					       .worker_count = 1 };
+}
+
+/* device: NULL after an error. */
+static inline void stream_bed_plug(struct stream_bed *b, struct virtio_device *device)
+{
+	const struct pci_identity identity = { .card_serial = 1, .count = 1 };
+	const struct virtio_pci_options pci = { .identity = &identity, .vectors = b->queues + 1 };
+	struct error e = { 0 };
+
+	b->pci = device ? virtio_pci_create(device, &pci, &e) : NULL;
 	if (!b->pci)
 		abort();
 	b->function = virtio_pci_function(b->pci);
 	b->migrate = virtio_pci_migrate(b->pci);
 	stream_bed_give_memory(b);
+}
+
+static inline void stream_bed_open(struct stream_bed *b)
+{
+	struct virtio_device_options o = stream_bed_begin(b, STREAM_BED_QUEUES);
+	struct blk_options blk = { .serial = "stream" };
+	struct error e = { 0 };
+
+	b->storage = storage_open("stream", "memory:?size=64K", false, b->reactor, &e);
+	blk.storage = b->storage;
+	b->blk = blk_create(&blk, &o, &e);
+	stream_bed_plug(b, b->blk ? blk_device(b->blk) : NULL);
+}
+
+static inline void stream_bed_open_net(struct stream_bed *b)
+{
+	struct virtio_device_options o = stream_bed_begin(b, 2 * STREAM_BED_PAIRS + 1);
+	struct net_options net = { .mac = { 2, 0, 0, 0, 0, 1 },
+				   .hashes = true,
+				   .pairs = STREAM_BED_PAIRS };
+	struct error e = { 0 };
+
+	b->port = network_port_open("stream", "switch:stream", STREAM_BED_PAIRS, b->reactor, &e);
+	if (!b->port)
+		abort();
+	net.port = b->port;
+	b->net = net_create(&net, &o, &e);
+	stream_bed_plug(b, b->net ? net_device(b->net) : NULL);
 }
 
 static inline void stream_bed_reset(struct stream_bed *b)
@@ -129,6 +164,8 @@ static inline void stream_bed_close(struct stream_bed *b)
 	virtio_pci_free(b->pci);
 	blk_free(b->blk);
 	storage_close(b->storage);
+	net_free(b->net);
+	network_port_close(b->port);
 	for (unsigned i = 0; i < STREAM_BED_STEPS && reactor_world_step(b->world); i++)
 		;
 	reactor_free(b->reactor);
@@ -189,7 +226,8 @@ static inline void stream_bed_start_queue(struct stream_bed *b, unsigned index)
 	stream_bed_set(b, VIRTIO_PCI_COMMON_Q_ENABLE, 1, 2);
 }
 
-static inline void stream_bed_drive(struct stream_bed *b, bool packed)
+/* features: beside VERSION_1. */
+static inline void stream_bed_drive(struct stream_bed *b, uint64_t features)
 {
 	const uint16_t command = htole16(PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 	const uint8_t ready = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |
@@ -198,10 +236,11 @@ static inline void stream_bed_drive(struct stream_bed *b, bool packed)
 	if (pci_region_write(b->function, PCI_REGION_CONFIG, PCI_COMMAND, &command, 2))
 		abort();
 	stream_bed_set(b, VIRTIO_PCI_COMMON_STATUS, 3, 1);
+	stream_bed_set(b, VIRTIO_PCI_COMMON_GF, (uint32_t)features, 4);
 	stream_bed_set(b, VIRTIO_PCI_COMMON_GFSELECT, 1, 4);
-	stream_bed_set(b, VIRTIO_PCI_COMMON_GF, 1 | packed << 2, 4);
+	stream_bed_set(b, VIRTIO_PCI_COMMON_GF, 1 | features >> 32, 4);
 	stream_bed_set(b, VIRTIO_PCI_COMMON_STATUS, ready, 1);
-	for (unsigned i = 0; i < STREAM_BED_QUEUES; i++)
+	for (unsigned i = 0; i < b->queues; i++)
 		stream_bed_start_queue(b, i);
 	stream_bed_set(b, VIRTIO_PCI_COMMON_STATUS, ready | VIRTIO_CONFIG_S_DRIVER_OK, 1);
 	for (unsigned i = 0; i < STREAM_BED_STEPS && reactor_world_step(b->world); i++)
