@@ -5,9 +5,11 @@
  * The input: a byte of options, a list of messages, and at its end what the client's memory holds,
  * in which the rings lie.  A message: one byte for the number of descriptors that go with it, the
  * command, its flags, the payload's length, then the payload.  A command of 0 starts the queues
- * instead, one of 255 chooses how DMA messages are answered from now on. */
+ * instead, one of 255 chooses how DMA messages are answered from now on, and one of 254 is a step
+ * of a migration, with the state that was read before as what is written. */
 #include <assert.h>
 #include <linux/pci_regs.h>
+#include <linux/vfio.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
 #include <linux/virtio_ring.h>
@@ -31,6 +33,7 @@
 #include "reactor/reactor.h"
 #include "reactor/reactor_virtual.h"
 #include "storage/storage.h"
+#include "virtio/migrate.h"
 #include "virtio/virtio_device.h"
 
 enum {
@@ -43,7 +46,9 @@ enum {
 	REMOTE_AT = 0x100000, /* the client's memory that it keeps to itself */
 	REMOTE_BYTES = 0x10000,
 	MEMORY_END = 4096, /* of the input: what lies at that memory's start */
-	WIRE_BYTES = 1 << 18,
+	WIRE_BYTES = 1 << 22,
+	REPLY_MAX = 64 + VFIO_USER_TRANSFER_MAX, /* bytes: the largest reports a log */
+	STATE_BYTES = 8192,
 	VIRTIO_BAR = 4, /* where the function has the common structure, at 0 */
 };
 
@@ -66,8 +71,10 @@ struct bed {
 	uint16_t id;
 	enum manner manner;
 	uint8_t memory[REMOTE_BYTES];
-	uint8_t received[WIRE_BYTES];
+	uint8_t *received; /* owned: WIRE_BYTES */
 	size_t received_bytes;
+	uint8_t state[STATE_BYTES]; /* the device's, as far as it was read */
+	size_t state_bytes;
 	struct wire later; /* an answer that goes out behind the next one */
 	bool has_later, closed;
 };
@@ -147,24 +154,49 @@ static void answer_dma(struct bed *b, const struct wire *asked)
 	b->has_later = false;
 }
 
+/* The state's next bytes are kept. */
+static void take_reply(struct bed *b, const struct vfio_user_header *h)
+{
+	const uint8_t *payload = b->received + sizeof(*h);
+	struct vfio_user_mig_data data;
+
+	if (h->command != VFIO_USER_MIG_DATA_READ || h->flags & VFIO_USER_FLAG_ERROR)
+		return;
+	memcpy(&data, payload, sizeof(data));
+	assert(h->size == sizeof(*h) + sizeof(data) + data.size);
+	data.size = minimum_u64(data.size, STATE_BYTES - b->state_bytes);
+	memcpy(b->state + b->state_bytes, payload + sizeof(data), data.size);
+	b->state_bytes += data.size;
+}
+
+static void take_command(struct bed *b, size_t size)
+{
+	static struct wire w;
+
+	memcpy(&w, b->received, size);
+	answer_dma(b, &w);
+}
+
 /* Takes one message off what was received.  False: none is whole. */
 static bool take_message(struct bed *b)
 {
-	static struct wire w;
-	size_t size;
+	struct vfio_user_header h;
+	bool is_reply;
 
-	if (b->received_bytes < sizeof(w.header))
+	if (b->received_bytes < sizeof(h))
 		return false;
-	memcpy(&w.header, b->received, sizeof(w.header));
-	size = w.header.size;
-	assert(size >= sizeof(w.header) && size <= sizeof(w)); /* ours: it keeps to the limits */
-	if (size > b->received_bytes)
+	memcpy(&h, b->received, sizeof(h));
+	is_reply = h.flags & VFIO_USER_FLAG_TYPE;
+	/* ours: it keeps to the limits */
+	assert(h.size >= sizeof(h) && h.size <= (is_reply ? REPLY_MAX : sizeof(struct wire)));
+	if (h.size > b->received_bytes)
 		return false;
-	memcpy(&w, b->received, size);
-	b->received_bytes -= size;
-	memmove(b->received, b->received + size, b->received_bytes);
-	if (!(w.header.flags & VFIO_USER_FLAG_TYPE))
-		answer_dma(b, &w);
+	if (is_reply)
+		take_reply(b, &h);
+	else
+		take_command(b, h.size);
+	b->received_bytes -= h.size;
+	memmove(b->received, b->received + h.size, b->received_bytes);
 	return true;
 }
 
@@ -260,6 +292,103 @@ static void start_queues(struct bed *b, bool packed)
 	set_register(b, common, VIRTIO_PCI_COMMON_STATUS, ready | VIRTIO_CONFIG_S_DRIVER_OK, 1);
 }
 
+/* ---- migration ---- */
+
+enum { SET_STATE, GET, LOG_START, LOG_REPORT, LOG_STOP, READ, WRITE, STEPS_OF_MIGRATION };
+
+static struct vfio_user_feature feature(uint32_t bytes, uint32_t index, uint32_t method)
+{
+	return (struct vfio_user_feature){ bytes, index | method };
+}
+
+static void set_state(struct bed *b, uint32_t state)
+{
+	struct vfio_user_mig_state m = {
+		feature(sizeof(m), VFIO_USER_FEATURE_STATE, VFIO_DEVICE_FEATURE_SET), state, -1
+	};
+
+	b->state_bytes = state == MIGRATE_RESUMING ? b->state_bytes : 0;
+	tell(b, VFIO_USER_DEVICE_FEATURE, &m, sizeof(m), 0);
+}
+
+/* All that is mapped, or one range of what is. */
+static void start_log(struct bed *b, uint8_t how)
+{
+	struct {
+		struct vfio_user_log_start start;
+		struct vfio_user_log_range range;
+	} m = { { feature(sizeof(m), VFIO_USER_FEATURE_LOG_START, VFIO_DEVICE_FEATURE_SET),
+		  UINT64_C(1024) << how % 8, how >> 7, 0 },
+		{ how & 8 ? REMOTE_AT : 0, how & 16 ? UINT64_C(1) << 40 : FILE_BYTES } };
+
+	tell(b, VFIO_USER_DEVICE_FEATURE, &m,
+	     sizeof(m.start) + m.start.range_count * sizeof(m.range), 0);
+}
+
+/* Of a large range, the bitmap has up to 1 MiB. */
+static void report_log(struct bed *b, uint8_t how)
+{
+	struct vfio_user_log_report m = {
+		feature(0, VFIO_USER_FEATURE_LOG_REPORT, VFIO_DEVICE_FEATURE_GET),
+		how & 8 ? REMOTE_AT : 0, how & 16 ? UINT64_C(1) << (30 + how % 8) : REMOTE_BYTES,
+		UINT64_C(4096) << (how >> 5)
+	};
+
+	m.head.argsz = minimum_u64(sizeof(m) + vfio_user_bitmap_bytes(m.length, m.page_size),
+				   UINT32_MAX);
+	tell(b, VFIO_USER_DEVICE_FEATURE, &m, sizeof(m), 0);
+}
+
+/* What was read before, cut or changed where `how` says so. */
+static void write_state(struct bed *b, uint8_t how)
+{
+	struct {
+		struct vfio_user_mig_data head;
+		uint8_t bytes[STATE_BYTES];
+	} m = { { 0, b->state_bytes }, { 0 } };
+
+	memcpy(m.bytes, b->state, b->state_bytes);
+	if (how & 1 && b->state_bytes)
+		m.bytes[how * 13 % b->state_bytes] ^= how;
+	else if (how)
+		m.head.size = how * b->state_bytes / 256;
+	m.head.argsz = sizeof(m.head) + m.head.size;
+	tell(b, VFIO_USER_MIG_DATA_WRITE, &m, m.head.argsz, 0);
+}
+
+static void migration_step(struct bed *b, uint8_t step, uint8_t how)
+{
+	struct vfio_user_feature get = feature(64, how, VFIO_DEVICE_FEATURE_GET);
+	struct vfio_user_mig_data read = { sizeof(read) + how * 64u, how * 64u };
+
+	switch (step % STEPS_OF_MIGRATION) {
+	case SET_STATE:
+		set_state(b, how);
+		break;
+	case GET:
+		tell(b, VFIO_USER_DEVICE_FEATURE, &get, sizeof(get), 0);
+		break;
+	case LOG_START:
+		start_log(b, how);
+		break;
+	case LOG_REPORT:
+		report_log(b, how);
+		break;
+	case LOG_STOP:
+		get = feature(sizeof(get), VFIO_USER_FEATURE_LOG_STOP, VFIO_DEVICE_FEATURE_SET);
+		tell(b, VFIO_USER_DEVICE_FEATURE, &get, sizeof(get), 0);
+		break;
+	case READ:
+		tell(b, VFIO_USER_MIG_DATA_READ, &read, sizeof(read), 0);
+		break;
+	case WRITE:
+		write_state(b, how);
+		break;
+	}
+}
+
+/* ---- the input ---- */
+
 /* Bytes used of the input; 0: no more messages. */
 static size_t next_message(struct bed *b, const uint8_t *bytes, size_t n)
 {
@@ -272,6 +401,10 @@ static size_t next_message(struct bed *b, const uint8_t *bytes, size_t n)
 		b->manner = bytes[1] ? bytes[2] % MANNERS : b->manner;
 		if (!bytes[1])
 			start_queues(b, bytes[2] & 1);
+		return PREFIX;
+	}
+	if (bytes[1] == 254) {
+		migration_step(b, bytes[0], bytes[2]);
 		return PREFIX;
 	}
 	payload = minimum_u64(bytes[3], n - PREFIX);
@@ -376,6 +509,7 @@ static void close_all(struct bed *b)
 	reactor_world_free(b->world);
 	close(b->file);
 	close(b->event);
+	free(b->received);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
@@ -385,7 +519,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 
 	if (!n)
 		return 0;
-	b = (struct bed){ 0 };
+	b = (struct bed){ .received = malloc(WIRE_BYTES) };
+	if (!b.received)
+		abort();
 	memcpy(b.memory, bytes + n - held, held);
 	log_set_level(LOG_LEVEL_ERROR);
 	open_device(&b);
