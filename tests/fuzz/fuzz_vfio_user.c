@@ -314,15 +314,17 @@ static void set_state(struct bed *b, uint32_t state)
 /* All that is mapped, or one range of what is. */
 static void start_log(struct bed *b, uint8_t how)
 {
-	struct {
-		struct vfio_user_log_start start;
-		struct vfio_user_log_range range;
-	} m = { { feature(sizeof(m), VFIO_USER_FEATURE_LOG_START, VFIO_DEVICE_FEATURE_SET),
-		  UINT64_C(1024) << how % 8, how >> 7, 0 },
-		{ how & 8 ? REMOTE_AT : 0, how & 16 ? UINT64_C(1) << 40 : FILE_BYTES } };
+	struct vfio_user_log_start start = { .page_size = UINT64_C(1024) << how % 8,
+					     .range_count = how >> 7 };
+	const struct vfio_user_log_range range = { how & 8 ? REMOTE_AT : 0,
+						   how & 16 ? UINT64_C(1) << 40 : FILE_BYTES };
+	uint8_t bytes[sizeof(start) + sizeof(range)];
 
-	tell(b, VFIO_USER_DEVICE_FEATURE, &m,
-	     sizeof(m.start) + m.start.range_count * sizeof(m.range), 0);
+	start.head = feature(sizeof(bytes), VFIO_USER_FEATURE_LOG_START, VFIO_DEVICE_FEATURE_SET);
+	memcpy(bytes, &start, sizeof(start));
+	memcpy(bytes + sizeof(start), &range, sizeof(range));
+	tell(b, VFIO_USER_DEVICE_FEATURE, bytes, sizeof(start) + start.range_count * sizeof(range),
+	     0);
 }
 
 /* Of a large range, the bitmap has up to 1 MiB. */
