@@ -286,7 +286,7 @@ void virtqueue_flush(struct virtqueue *q)
 	/* Broken: elements that were lost on the link lie before those that were put since, or the
 	 * ring itself has gone. */
 	if (unlikely(q->reason && (q->remote || virtqueue_is_remote(q)))) {
-		q->published_index = q->used_index;
+		ring_forget_put(q);
 		return;
 	}
 	counter_add(&q->numbers.flushes, 1);

@@ -37,6 +37,14 @@ static inline bool ring_publish(struct virtqueue *q)
 	return split_ring_wants_interrupt(q, index);
 }
 
+/* What was put is not going to be published: it was stored nevertheless. */
+static inline void ring_forget_put(struct virtqueue *q)
+{
+	if (q->log && q->used && !q->packed)
+		split_ring_mark_put(q, q->published_index);
+	q->published_index = q->used_index;
+}
+
 static inline bool ring_listen(struct virtqueue *q)
 {
 	return q->packed ? packed_ring_listen(q) : split_ring_listen(q);

@@ -260,6 +260,7 @@ int split_ring_sync(struct virtqueue *q);	/* copies new heads; 0 or -errno */
 int split_ring_chain(struct virtqueue *q, struct chain_slot *s, unsigned head);
 void split_ring_put_used(struct virtqueue *q, unsigned id, uint32_t length);
 void split_ring_publish(struct virtqueue *q);
+void split_ring_mark_put(struct virtqueue *q, uint16_t since);	/* q->log is set */
 bool split_ring_wants_interrupt(struct virtqueue *q, uint16_t old);
 bool split_ring_listen(struct virtqueue *q);
 void split_ring_mute(struct virtqueue *q);

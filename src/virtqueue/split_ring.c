@@ -93,12 +93,11 @@ void split_ring_put_used(struct virtqueue *q, unsigned id, uint32_t length)
 	element->len = htole32(length);
 }
 
-/* virtio 1.3, 2.7.8: the elements that were put, then the index. */
-static void mark_used(struct virtqueue *q, uint16_t from, uint16_t to)
+/* virtio 1.3, 2.7.8: the elements that were put since. */
+void split_ring_mark_put(struct virtqueue *q, uint16_t since)
 {
-	for (uint16_t i = from; i != to; i++)
+	for (uint16_t i = since; i != q->used_index; i++)
 		dirty_log_mark(q->log, q->setup.device_iova + 4 + 8ull * (i & q->mask), 8);
-	dirty_log_mark(q->log, q->setup.device_iova, 4);
 }
 
 void split_ring_publish(struct virtqueue *q)
@@ -108,8 +107,10 @@ void split_ring_publish(struct virtqueue *q)
 	__atomic_store_n(&q->used->idx, htole16(q->used_index), __ATOMIC_RELEASE);
 	q->published_index = q->used_index;
 	link_count_write(&q->link, LINK_RING, 2, 2 + 8ull * (uint16_t)(q->used_index - old));
-	if (unlikely(q->log))
-		mark_used(q, old, q->used_index);
+	if (unlikely(q->log)) {
+		split_ring_mark_put(q, old);
+		dirty_log_mark(q->log, q->setup.device_iova, 4);
+	}
 }
 
 bool split_ring_wants_interrupt(struct virtqueue *q, uint16_t old)

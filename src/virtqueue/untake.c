@@ -69,10 +69,15 @@ static struct chain_slot *last_in_order(struct virtqueue *q)
 }
 
 /* What was stored for a chain that had ended is in the guest's memory, and is told to nobody. */
+static void mark_returned(struct virtqueue *q, struct chain_slot *s)
+{
+	if (s->returned && !s->is_remote)
+		virtqueue_mark_payload(q, s, s->returned_bytes);
+}
+
 static void forget_returned(struct virtqueue *q, struct chain_slot *s)
 {
-	if (!s->is_remote)
-		virtqueue_mark_payload(q, s, s->returned_bytes);
+	mark_returned(q, s);
 	q->order_count--;
 	untake(q, s);
 }
@@ -126,6 +131,7 @@ unsigned virtqueue_leave(struct virtqueue *q, struct virtqueue_chain **chains, u
 	}
 	for (; q->in_order && q->order_count; q->order_count--, q->order_first++) {
 		ids[n] = q->order[q->order_first & q->mask];
+		mark_returned(q, &q->slots[ids[n]]);
 		let_go(q, &q->slots[ids[n++]]);
 	}
 	for (; has_resubmissions(q); q->resubmit_next++)

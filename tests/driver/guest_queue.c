@@ -10,7 +10,11 @@
 #include "driver/guest_memory.h"
 #include "driver/guest_queue_packed.h"
 
-enum { MUTED_LAG = 1 << 14 }; /* used elements until used_event is pushed away again */
+enum {
+	MUTED_LAG = 1 << 14, /* used elements until used_event is pushed away again */
+	PAGE = 4096,
+	LINE = 64,
+};
 
 static size_t available_bytes(uint16_t size)
 {
@@ -22,11 +26,18 @@ static size_t used_bytes(uint16_t size)
 	return 4 + 8u * size + 2;
 }
 
-static void split_locate(struct guest_queue *q, struct guest_memory *m)
+void guest_queue_go_across(struct guest_memory *m)
+{
+	guest_memory_allocate(m, PAGE - LINE, PAGE);
+}
+
+static void split_locate(struct guest_queue *q, struct guest_memory *m, bool across)
 {
 	q->descriptor_iova = guest_memory_allocate(m, 16u * q->size, 64);
 	/* lines of their own: each side writes to one of the two */
 	q->driver_iova = guest_memory_allocate(m, available_bytes(q->size), 64);
+	if (across)
+		guest_queue_go_across(m);
 	q->device_iova = guest_memory_allocate(m, used_bytes(q->size), 64);
 	q->descriptors = guest_memory_at(m, q->descriptor_iova);
 	q->available = guest_memory_at(m, q->driver_iova);
@@ -41,7 +52,7 @@ void guest_queue_open_flags(struct guest_queue *q, struct guest_memory *m, uint1
 				   .packed = flags & GUEST_QUEUE_PACKED,
 				   .event_index = flags & GUEST_QUEUE_EVENT_INDEX,
 				   .in_order = flags & GUEST_QUEUE_IN_ORDER };
-	(q->packed ? packed_locate : split_locate)(q, m);
+	(q->packed ? packed_locate : split_locate)(q, m, flags & GUEST_QUEUE_ACROSS);
 	q->tokens = calloc(size, sizeof(*q->tokens));
 	q->next = calloc(size, sizeof(*q->next));
 	q->tail = calloc(size, sizeof(*q->tail));

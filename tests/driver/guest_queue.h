@@ -64,7 +64,12 @@ struct guest_queue {
 	uint32_t batch_length;		/* of the last of them */
 };
 
-enum { GUEST_QUEUE_PACKED = 1, GUEST_QUEUE_EVENT_INDEX = 2, GUEST_QUEUE_IN_ORDER = 4 };
+enum {
+	GUEST_QUEUE_PACKED = 1,
+	GUEST_QUEUE_EVENT_INDEX = 2,
+	GUEST_QUEUE_IN_ORDER = 4,
+	GUEST_QUEUE_ACROSS = 8,		/* what the device writes crosses the end of a page */
+};
 
 /* Lays the rings out in m, empty.  size is a power of two. */
 void guest_queue_open(struct guest_queue *q, struct guest_memory *m, uint16_t size,

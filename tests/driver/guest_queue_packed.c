@@ -17,8 +17,10 @@
 #define AVAILABLE (1u << VRING_PACKED_DESC_F_AVAIL)
 #define USED      (1u << VRING_PACKED_DESC_F_USED)
 
-void packed_locate(struct guest_queue *q, struct guest_memory *m)
+void packed_locate(struct guest_queue *q, struct guest_memory *m, bool across)
 {
+	if (across)
+		guest_queue_go_across(m);
 	q->descriptor_iova = guest_memory_allocate(m, 16u * q->size, 64);
 	q->driver_iova = guest_memory_allocate(m, sizeof(*q->driver_event), 64);
 	q->device_iova = guest_memory_allocate(m, sizeof(*q->device_event), 64);

@@ -10,7 +10,10 @@ struct guest_memory;
 struct guest_queue;
 struct guest_segment;
 
-void packed_locate(struct guest_queue *q, struct guest_memory *m);
+/* The next piece of memory begins a line before a page ends. */
+void guest_queue_go_across(struct guest_memory *m);
+
+void packed_locate(struct guest_queue *q, struct guest_memory *m, bool across);
 void packed_restart(struct guest_queue *q);
 bool packed_add(struct guest_queue *q, const struct guest_segment *segments, unsigned count,
 		const struct guest_layout *layout, void *token);

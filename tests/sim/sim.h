@@ -11,6 +11,7 @@
  *   sim_trap.c     kills, and turns of the driver, between any two stores of the device
  *   sim_disk.c     what the disk must hold
  *   sim_migration.c  a VMM that moves the guest, memory, device and all
+ *   other_side.c   memory over there, and whether it becomes what it is here
  *
  * The simulation plays the transport and calls virtio_device.h directly.  Whatever it chooses comes
  * from the seed, and all it finds wrong ends the process with the seed's number.
@@ -47,6 +48,7 @@ struct sim_plan {
 	unsigned queues, workers, requests;	/* requests: to send in all */
 	uint16_t queue_size;
 	bool event_index, indirect, packed, in_order;
+	bool across;		/* used rings lie across pages */
 	unsigned remote_regions;		/* bit per region; 0: all is mapped */
 	bool kinds_change;	/* regions become mapped, or remote, as maps change */
 	bool interrupts;	/* the driver looks at used rings only when interrupted */
@@ -160,7 +162,7 @@ struct sim {
 	struct memory_map *map;
 	bool needs_reset;
 
-	struct sim_migration *migration;	/* NULL: none is under way */
+	struct other_side *other_side;	/* owned; NULL: no migration is under way */
 
 	sigjmp_buf kill_point;
 	unsigned kill_after;		/* stores; 0: no kill is due */

@@ -34,7 +34,8 @@ static void queue_open(struct sim *s, struct sim_queue *q)
 	guest_queue_open_flags(&q->ring, &s->regions[0], s->plan.queue_size,
 			       (s->plan.event_index ? GUEST_QUEUE_EVENT_INDEX : 0) |
 				       (s->plan.packed ? GUEST_QUEUE_PACKED : 0) |
-				       (s->plan.in_order ? GUEST_QUEUE_IN_ORDER : 0));
+				       (s->plan.in_order ? GUEST_QUEUE_IN_ORDER : 0) |
+				       (s->plan.across ? GUEST_QUEUE_ACROSS : 0));
 	q->next_available = q->next_used = PACKED_START;
 	guest_queue_restart(&q->ring, sim_pick(s, 65536));
 	q->inflight_bytes = virtio_queue_inflight_size(s->plan.queue_size, s->plan.packed);

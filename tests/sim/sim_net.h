@@ -9,6 +9,7 @@
  *   sim_net_model.c     what each command must do, written from the specification a second time
  *   sim_net_frame.c     what is in a frame, and whether one may come as it comes
  *   sim_net_migration.c  a VMM that moves the guest, memory, device and all
+ *   other_side.c        memory over there, and whether it becomes what it is here
  *   sim_net_far.c       the network behind: it loses frames and mixes flows
  *
  * The device's port is one of a switch; the simulation is at the other.  Each frame has a number in

@@ -59,7 +59,8 @@ static void rings_open(struct sim *s, struct queue *q)
 {
 	unsigned flags = (s->packed ? GUEST_QUEUE_PACKED : 0) |
 			 (s->event_index ? GUEST_QUEUE_EVENT_INDEX : 0) |
-			 (s->in_order ? GUEST_QUEUE_IN_ORDER : 0);
+			 (s->in_order ? GUEST_QUEUE_IN_ORDER : 0) |
+			 (pick(s, 2) ? GUEST_QUEUE_ACROSS : 0);
 
 	guest_queue_open_flags(&q->ring, &s->memory, RING, flags);
 	for (unsigned i = 0; i < BUFFERS; i++) {

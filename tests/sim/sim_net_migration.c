@@ -1,111 +1,32 @@
-/* sim_net_migration.c - a VMM that moves the guest: memory by pre-copy, then the network device.
- *
- * As in sim_migration.c: the image of the other side gets what the guest's processors store byte by
- * byte, and what the device stores by copies of pages alone: all once, then those that the dirty
- * log names.  At the end the image equals the guest's memory; no page is named that the device had
- * no business in.  The commands that the driver has given still count on the other side.
- */
+/* sim_net_migration.c - a VMM that moves the guest: memory by pre-copy (other_side.h), then the
+ * network device.  The commands that the driver has given still count on the other side. */
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "link/dirty_log.h"
 #include "reactor/reactor.h"
 #include "reactor/reactor_virtual.h"
+#include "sim/other_side.h"
 #include "sim_net.h"
 #include "stream/stream.h"
 #include "virtio/virtio_device.h"
 
-enum { PAGE = 4096, ROUNDS = 4, RING_PARTS = 3, RING_PART_MAX = 16 * RING };
+enum { ROUNDS = 4 };
 
 struct migration {
-	uint64_t pages;        /* of guest memory that is in use */
-	uint8_t *image;        /* owned */
-	uint64_t *allowed;     /* owned: bit per page that the device may write */
-	uint64_t *dirty;       /* owned: bit per page that has to be copied */
-	struct dirty_log *log; /* owned */
-	int shared_fd;   /* owned: a log that both sides map; shared is NULL: the device's own */
-	uint8_t *shared; /* owned mapping */
-	size_t shared_bytes;
+	struct other_side *other; /* owned */
 	/* Before a turn of the processors. */
-	uint8_t before[QUEUES_MAX][RING_PARTS][RING_PART_MAX];
 	bool busy[QUEUES_MAX][BUFFERS];
 };
 
-/* ---- pages ---- */
-
-static bool is_set(const uint64_t *bits, uint64_t n)
-{
-	return bits[n / 64] >> n % 64 & 1;
-}
-
-static void set(uint64_t *bits, uint64_t n)
-{
-	bits[n / 64] |= UINT64_C(1) << n % 64;
-}
-
-static void allow(struct sim *s, uint64_t iova, uint64_t length)
-{
-	uint64_t at = iova - s->memory.iova;
-
-	for (uint64_t i = at / PAGE; i <= (at + length - 1) / PAGE; i++)
-		set(s->migration->allowed, i);
-}
-
-/* What the processors have stored there is there on the other side, too. */
-static void mirror(struct sim *s, uint64_t iova, uint64_t length)
-{
-	memcpy(s->migration->image + (iova - s->memory.iova), guest_memory_at(&s->memory, iova),
-	       length);
-}
-
-static void copy_page(struct sim *s, uint64_t page)
-{
-	s->migration->dirty[page / 64] &= ~(UINT64_C(1) << page % 64);
-	memcpy(s->migration->image + page * PAGE, s->memory.bytes + page * PAGE, PAGE);
-}
-
 /* ---- what the processors do ---- */
-
-struct part {
-	uint64_t iova, length;
-};
-
-static void ring_parts(const struct guest_queue *q, struct part parts[RING_PARTS])
-{
-	parts[0] = (struct part){ q->descriptor_iova, 16ull * q->size };
-	parts[1] = (struct part){ q->driver_iova, q->packed ? 4 : 6 + 2ull * q->size };
-	parts[2] = (struct part){ q->device_iova, q->packed ? 4 : 6 + 8ull * q->size };
-}
 
 static void processors_begin(struct sim *s)
 {
-	struct part parts[RING_PARTS];
-
 	for (unsigned i = 0; i <= 2 * s->pairs; i++) {
-		ring_parts(&s->queues[i].ring, parts);
-		for (unsigned j = 0; j < RING_PARTS; j++)
-			memcpy(s->migration->before[i][j],
-			       guest_memory_at(&s->memory, parts[j].iova), parts[j].length);
+		other_side_ring_begin(s->migration->other, i, &s->queues[i].ring);
 		for (unsigned j = 0; j < BUFFERS; j++)
 			s->migration->busy[i][j] = s->queues[i].buffers[j].busy;
-	}
-}
-
-static void mirror_ring(struct sim *s, unsigned index)
-{
-	struct part parts[RING_PARTS];
-
-	ring_parts(&s->queues[index].ring, parts);
-	for (unsigned i = 0; i < RING_PARTS; i++) {
-		const uint8_t *now = guest_memory_at(&s->memory, parts[i].iova);
-
-		for (uint64_t j = 0; j < parts[i].length; j++)
-			if (s->migration->before[index][i][j] != now[j])
-				mirror(s, parts[i].iova + j, 1);
 	}
 }
 
@@ -121,8 +42,8 @@ static void mirror_buffers(struct sim *s, unsigned index)
 
 	for (unsigned i = 0; i < BUFFERS; i++)
 		if (q->buffers[i].busy && !s->migration->busy[index][i])
-			mirror(s, q->buffers[i].iova,
-			       is_receiving(s, index) ? q->buffers[i].room : ROOM);
+			other_side_mirror(s->migration->other, q->buffers[i].iova,
+					  is_receiving(s, index) ? q->buffers[i].room : ROOM);
 }
 
 static void allow_buffers(struct sim *s, unsigned index)
@@ -132,13 +53,14 @@ static void allow_buffers(struct sim *s, unsigned index)
 
 	for (unsigned i = 0; !(index % 2) && i < BUFFERS; i++)
 		if (q->buffers[i].busy)
-			allow(s, q->buffers[i].iova, receiving ? q->buffers[i].room : ROOM);
+			other_side_allow(s->migration->other, q->buffers[i].iova,
+					 receiving ? q->buffers[i].room : ROOM);
 }
 
 static void processors_end(struct sim *s)
 {
 	for (unsigned i = 0; i <= 2 * s->pairs; i++) {
-		mirror_ring(s, i);
+		other_side_ring_end(s->migration->other, i, &s->queues[i].ring);
 		mirror_buffers(s, i);
 		allow_buffers(s, i);
 	}
@@ -146,13 +68,8 @@ static void processors_end(struct sim *s)
 
 static void allow_all_there_is(struct sim *s)
 {
-	struct part parts[RING_PARTS];
-
 	for (unsigned i = 0; i <= 2 * s->pairs; i++) {
-		ring_parts(&s->queues[i].ring, parts);
-		allow(s, parts[2].iova, parts[2].length);
-		if (s->packed)
-			allow(s, parts[0].iova, parts[0].length);
+		other_side_allow_ring(s->migration->other, &s->queues[i].ring);
 		allow_buffers(s, i);
 	}
 }
@@ -168,7 +85,7 @@ static void go_on(struct sim *s)
 	reactor_world_enter(s->world, s->control);
 }
 
-/* ---- the log ---- */
+/* ---- phases ---- */
 
 static void set_log(struct sim *s, struct dirty_log *log)
 {
@@ -179,123 +96,39 @@ static void set_log(struct sim *s, struct dirty_log *log)
 	wait_for(s, &over, "a dirty log is not taken");
 }
 
-static void open_own_log(struct sim *s, struct migration *m)
+static uint64_t pick_for(void *sim, uint64_t n)
 {
-	const struct dirty_log_range range = { s->memory.iova, s->memory.size };
-	struct error e = { 0 };
-
-	m->log = dirty_log_create(&range, 1, PAGE, &e);
-	if (!m->log)
-		fail(s, "%s", e.text);
+	return pick(sim, n);
 }
 
-/* As vhost-user has it: a bitmap from address 0 on. */
-static void open_shared_log(struct sim *s, struct migration *m)
+static void go_on_for(void *sim)
 {
-	struct error e = { 0 };
-
-	m->shared_bytes = align_up((s->memory.iova + s->memory.size) / PAGE / 8 + 1, PAGE);
-	m->shared_fd = memfd_create("log", MFD_CLOEXEC);
-	if (m->shared_fd < 0 || ftruncate(m->shared_fd, (off_t)m->shared_bytes))
-		fail(s, "no memory for a log");
-	m->shared = mmap(NULL, m->shared_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, m->shared_fd,
-			 0);
-	m->log = dirty_log_share(m->shared_fd, 0, m->shared_bytes, &e);
-	if (m->shared == MAP_FAILED || !m->log)
-		fail(s, "%s", e.text);
+	go_on(sim);
 }
 
-static void named(struct sim *s, uint64_t page)
+static __attribute__((noreturn)) void failed(void *sim, const char *text)
 {
-	if (page >= s->migration->pages || !is_set(s->migration->allowed, page))
-		fail(s, "page %llu was named, and never written", (unsigned long long)page);
-	set(s->migration->dirty, page);
+	fail(sim, "%s", text);
 }
-
-static void read_own_log(struct sim *s)
-{
-	uint64_t bitmap[64] = { 0 };
-	struct error e = { 0 };
-
-	if (dirty_log_report(s->migration->log, s->memory.iova, s->memory.size, PAGE, bitmap,
-			     sizeof(bitmap), &e))
-		fail(s, "%s", e.text);
-	for (uint64_t i = 0; i < s->memory.size / PAGE; i++)
-		if (is_set(bitmap, i))
-			named(s, i);
-}
-
-static void read_shared_log(struct sim *s)
-{
-	for (uint64_t i = 0; i < s->memory.size / PAGE; i++) {
-		uint64_t page = s->memory.iova / PAGE + i;
-		uint8_t bit = 1 << page % 8;
-
-		if (__atomic_fetch_and(&s->migration->shared[page / 8], ~bit, __ATOMIC_SEQ_CST) &
-		    bit)
-			named(s, i);
-	}
-}
-
-/* ---- phases ---- */
 
 static void begin(struct sim *s)
 {
-	struct migration *m = calloc(1, sizeof(*m));
+	const struct other_side_sim sim = { s, pick_for, go_on_for, failed };
 
-	if (!m)
+	s->migration = calloc(1, sizeof(*s->migration));
+	if (!s->migration)
 		abort();
-	m->pages = (s->memory.used + PAGE - 1) / PAGE;
-	m->image = malloc(m->pages * PAGE);
-	m->allowed = calloc(m->pages / 64 + 1, 8);
-	m->dirty = calloc(m->pages / 64 + 1, 8);
-	if (!m->image || !m->allowed || !m->dirty)
-		abort();
-	memset(m->image, 0xdd, m->pages * PAGE);
-	(pick(s, 2) ? open_own_log : open_shared_log)(s, m);
-	s->migration = m;
+	s->migration->other = other_side_open(&s->memory, 1, &sim);
 	allow_all_there_is(s);
-	set_log(s, m->log);
+	set_log(s, other_side_log(s->migration->other));
 }
 
 static void end(struct sim *s)
 {
-	struct migration *m = s->migration;
-
 	set_log(s, NULL);
+	other_side_close(s->migration->other);
+	free(s->migration);
 	s->migration = NULL;
-	dirty_log_free(m->log);
-	if (m->shared) {
-		munmap(m->shared, m->shared_bytes);
-		close(m->shared_fd);
-	}
-	free(m->image);
-	free(m->allowed);
-	free(m->dirty);
-	free(m);
-}
-
-static void copy_all(struct sim *s)
-{
-	uint64_t pages = s->migration->pages, first = pick(s, pages);
-
-	for (uint64_t i = 0; i < pages; i++) {
-		copy_page(s, (first + i) % pages);
-		if (!pick(s, 8))
-			go_on(s);
-	}
-}
-
-static void copy_dirty(struct sim *s, bool while_it_runs)
-{
-	(s->migration->shared ? read_shared_log : read_own_log)(s);
-	for (uint64_t i = 0; i < s->migration->pages; i++) {
-		if (!is_set(s->migration->dirty, i))
-			continue;
-		copy_page(s, i);
-		if (while_it_runs && !pick(s, 4))
-			go_on(s);
-	}
 }
 
 /* False: refused. */
@@ -313,17 +146,6 @@ static bool quiesce(struct sim *s)
 	if (how.status && how.patience_ns == UINT64_MAX)
 		fail(s, "a stop that waits for ever was refused");
 	return !how.status;
-}
-
-static void compare(struct sim *s)
-{
-	const uint8_t *here = (const uint8_t *)s->memory.bytes;
-
-	for (uint64_t i = 0; i < s->migration->pages * PAGE; i++)
-		if (s->migration->image[i] != here[i])
-			fail(s, "byte 0x%llx is 0x%02x here and 0x%02x there",
-			     (unsigned long long)(s->memory.iova + i), here[i],
-			     s->migration->image[i]);
 }
 
 static void hand_over(struct sim *s)
@@ -345,15 +167,15 @@ static void hand_over(struct sim *s)
 void migrate(struct sim *s)
 {
 	begin(s);
-	copy_all(s);
+	other_side_copy_all(s->migration->other, 8);
 	for (uint64_t i = pick(s, ROUNDS); i; i--)
-		copy_dirty(s, true);
-	if (s->needs_reset || !quiesce(s)) {
+		other_side_copy_dirty(s->migration->other, 4);
+	if (!quiesce(s)) {
 		end(s);
 		return;
 	}
-	copy_dirty(s, false);
-	compare(s);
+	other_side_copy_dirty(s->migration->other, 0);
+	other_side_compare(s->migration->other, 0);
 	if (s->needs_reset || !pick(s, 4)) {
 		device_resume(s);
 		end(s);

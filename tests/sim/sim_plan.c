@@ -17,15 +17,25 @@ static const struct filter filters[FILTERS] = {
 	{ "fault+", "&fault-rate=5" },
 };
 
+/* So long that some still wait when a device is stopped, and some behind them have ended. */
+static const struct filter long_delay = { "delay+", "&time=10us&jitter=1ms" };
+
+static const struct filter *choose_filter(struct sim *s, const struct sim_plan *p, unsigned i)
+{
+	if (!i && p->migrations && sim_chance(s, 2))
+		return &long_delay;
+	return sim_chance(s, 3) ? &filters[i] : NULL;
+}
+
 /* Each filter or not, in any order. */
 static void choose_filters(struct sim *s, struct sim_plan *p)
 {
 	unsigned first = sim_pick(s, FILTERS), step = 1 + sim_pick(s, FILTERS - 1);
 
 	for (unsigned i = 0; i < FILTERS; i++) {
-		const struct filter *f = &filters[(first + i * step) % FILTERS];
+		const struct filter *f = choose_filter(s, p, (first + i * step) % FILTERS);
 
-		if (!sim_chance(s, 3))
+		if (!f)
 			continue;
 		strcat(p->filters, f->name);
 		strcat(p->options, f->options);
@@ -41,7 +51,7 @@ static void choose_link(struct sim *s, struct sim_plan *p)
 	unsigned kind = sim_pick(s, 4);
 
 	p->remote_regions = kind < 2 ? 0 : kind == 2 ? ALL_REGIONS : sim_pick(s, ALL_REGIONS);
-	p->link_failures = p->remote_regions && sim_chance(s, 6);
+	p->link_failures = p->remote_regions && sim_chance(s, 4);
 	p->kinds_change = p->remote_regions && sim_chance(s, 2);
 }
 
@@ -54,6 +64,7 @@ static void choose_troubles(struct sim *s, struct sim_plan *p)
 	p->persistent = p->kills || sim_chance(s, 3);
 	p->resizes = p->persistent && sim_chance(s, 3);
 	p->migrations = p->persistent && !sim_chance(s, 3);
+	p->across = sim_chance(s, 2);
 	p->untracked = !p->kills && !p->stops && !sim_chance(s, 3);
 	if (p->packed && p->remote_regions) /* nothing tracks what is in flight there */
 		p->kills = false;
@@ -77,9 +88,9 @@ void sim_plan_choose(struct sim *s)
 		.sectors = 64 + 8 * sim_pick(s, 64),
 		.block = SECTOR,
 	};
-	choose_filters(s, p);
 	choose_link(s, p);
 	choose_troubles(s, p);
+	choose_filters(s, p);
 	if (!p->persistent && sim_chance(s, 3))
 		p->block = 4096;
 }

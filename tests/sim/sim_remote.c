@@ -7,7 +7,7 @@
 #include "reactor/reactor.h"
 #include "sim.h"
 
-enum { DELAY_NS = 5000, FAILURE_ODDS = 400 };
+enum { DELAY_NS = 5000, FAILURE_ODDS = 400, FAILURE_ODDS_MIGRATING = 60 };
 
 struct sim_transfer {
 	struct reactor_timer timer;
@@ -36,7 +36,8 @@ static void arrive(void *arg)
 	struct sim_transfer *d = arg;
 	struct link_transfer *t = d->transfer;
 	struct sim *s = d->sim;
-	bool fails = s->plan.link_failures && !s->calm && sim_chance(s, FAILURE_ODDS);
+	unsigned odds = s->other_side ? FAILURE_ODDS_MIGRATING : FAILURE_ODDS;
+	bool fails = s->plan.link_failures && !s->calm && sim_chance(s, odds);
 
 	if (!d->moved && !fails) {
 		if (t->write)

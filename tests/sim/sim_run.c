@@ -10,8 +10,9 @@
 
 enum {
 	HANG_STEPS = 100000, /* a request outstanding, none came back */
-	TROUBLE_ODDS = 150,  /* a trouble once in so many steps */
-	KILL_STORES = 60,    /* after at most so many stores to what survives */
+	TROUBLE_ODDS = 150,
+	MIGRATION_ODDS = 150, /* a trouble once in so many steps */
+	KILL_STORES = 60,     /* after at most so many stores to what survives */
 };
 
 /* ---- chance, and the end ---- */
@@ -200,16 +201,10 @@ static void trouble_resize(struct sim *s)
 		sim_device_resize(s, sectors);
 }
 
-static void trouble_migrate(struct sim *s)
-{
-	if (s->plan.migrations)
-		sim_migrate(s);
-}
-
 static void (*const troubles[])(struct sim *s) = {
-	trouble_kill,      trouble_kill,    trouble_race,    trouble_race,     trouble_stop,
-	trouble_reconnect, trouble_reset,   trouble_disable, trouble_eventfds, trouble_memory,
-	trouble_resize,    trouble_migrate, trouble_migrate,
+	trouble_kill,     trouble_kill,      trouble_race,   trouble_race,
+	trouble_stop,     trouble_reconnect, trouble_reset,  trouble_disable,
+	trouble_eventfds, trouble_memory,    trouble_resize,
 };
 
 /* ---- a seed ---- */
@@ -238,6 +233,8 @@ static void live(struct sim *s)
 			sim_device_reset(s);
 		else if (sim_chance(s, TROUBLE_ODDS))
 			troubles[sim_pick(s, sizeof(troubles) / sizeof(troubles[0]))](s);
+		else if (s->plan.migrations && sim_chance(s, MIGRATION_ODDS))
+			sim_migrate(s);
 	}
 	s->calm = true;
 }
