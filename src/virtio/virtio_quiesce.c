@@ -25,7 +25,7 @@ void virtio_quiesce_is_back(struct virtio_queue *q, const struct virtio_order *o
 	}
 	q->is_started = false;
 	q->is_quiesced = true;
-	counter_add(&q->device->migration->parked, q->left_count);
+	counter_add(&q->device->migration->parked, o->left);
 }
 
 /* From where it stopped. */

@@ -41,6 +41,7 @@ struct virtio_order {
 	uint64_t resumed_ns;		/* START */
 	int status;			/* START: 0 or -errno */
 	unsigned waiting;		/* QUIESCE: requests that the storage kept; 0: stopped */
+	unsigned left;			/* QUIESCE: requests that the next start begins anew */
 };
 
 /* MOVED is a box only: an INTERRUPT that leads to the same place as the one before. */

@@ -20,6 +20,7 @@ static bool leave(struct virtio_queue *q)
 	if (!q->left)
 		return false;
 	q->left_count = virtqueue_leave(q->ring, q->parked, q->parked_count, q->left);
+	q->orders[CHANGE_LIFE].left = q->left_count;
 	if (virtio_device_is_packed(q->device))
 		q->left_count = 0; /* the in-flight region has them, and nobody else could */
 	q->in_flight = q->parked_count = 0;
@@ -142,7 +143,7 @@ void virtio_queue_quiesce_order(struct virtio_queue *q)
 	const struct virtio_quiesce *how = q->orders[CHANGE_LIFE].how;
 	const struct virtio_device_type *type = q->device->type;
 
-	q->orders[CHANGE_LIFE].waiting = 0;
+	q->orders[CHANGE_LIFE].waiting = q->orders[CHANGE_LIFE].left = 0;
 	if (!q->started) {
 		virtio_queue_send_back(q, CHANGE_LIFE);
 		return;

@@ -135,8 +135,7 @@ unsigned virtqueue_leave(struct virtqueue *q, struct virtqueue_chain **chains, u
 		let_go(q, &q->slots[ids[n++]]);
 	}
 	for (; has_resubmissions(q); q->resubmit_next++)
-		if (!q->packed)
-			ids[n++] = q->resubmit[q->resubmit_next].head;
+		ids[n++] = q->resubmit[q->resubmit_next].head;
 	return n;
 }
 

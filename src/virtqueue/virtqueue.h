@@ -88,7 +88,8 @@ unsigned virtqueue_untake(struct virtqueue *q, struct virtqueue_chain **chains, 
 bool virtqueue_can_leave(const struct virtqueue *q);
 /* Lets go of chains that are still out, all there are, for the next start to hand out again: their
  * ids, in order, and those of chains that this start was to hand out again and has not, for
- * setup.left.  ids has room for one per descriptor; how many there are. */
+ * setup.left.  ids has room for one per descriptor; how many there are.  Of a packed ring only
+ * their number means something. */
 unsigned virtqueue_leave(struct virtqueue *q, struct virtqueue_chain **chains, unsigned count,
 			 uint16_t *ids);
 /* Whether there are such that are still to be handed out again. */

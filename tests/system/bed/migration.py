@@ -6,6 +6,11 @@ from .process import wait_until
 ENDS = ("completed", "failed", "cancelled")
 
 
+def set_return_path(machine, on):
+    machine.qmp.execute("migrate-set-capabilities", capabilities=[
+        {"capability": "return-path", "state": on}])
+
+
 class Migration:
     """From one running virtual machine to one that was started with incoming=True.  The socket is a
     path that nobody uses yet.  "completed" is what the destination has confirmed: without the return
@@ -23,15 +28,17 @@ class Migration:
 
     def start(self):
         for machine in (self.destination, self.source):
-            machine.qmp.execute("migrate-set-capabilities", capabilities=[
-                {"capability": "return-path", "state": True}])
+            set_return_path(machine, True)
         self.destination.qmp.execute("migrate-incoming", uri=self.address)
         self.source.qmp.execute("migrate-set-parameters", **self.parameters)
+        self._ask()
+        return self
+
+    def _ask(self):
         self.begun = time.time()
         if self.paused:
             self.source.qmp.execute("stop")
         self.source.qmp.execute("migrate", uri=self.address)
-        return self
 
     def start_slowly(self):
         """It takes a second or two."""
@@ -77,3 +84,26 @@ class Migration:
         wait_until(lambda: self.destination.qmp.execute("query-status")["running"], 30,
                    "the guest to go on at the destination")
         self.destination.take_over(self.source)
+
+
+class Suspension(Migration):
+    """To a file, and from there into a virtual machine that is started when the other has ended."""
+
+    def __init__(self, source, destination, path, paused=False, **_):
+        super().__init__(source, destination, path, paused=paused)
+        self.address = f"exec:cat >{path}"
+        self.path = path
+
+    def start(self):
+        set_return_path(self.source, False)
+        self.source.qmp.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 32})
+        self._ask()
+        return self
+
+    def resume(self):
+        self.source.qmp.execute("quit")
+        self.source.popen.wait(10)
+        self.destination.start()
+        self.destination.qmp.execute("migrate-incoming", uri=f"exec:cat {self.path}")
+        self.wait_resumed()
+        self.source.stop()
